@@ -1,0 +1,128 @@
+"""What an implementation's results may be: the formulas evaluated on bounded numbers, and one rounding into the result's dtype.
+
+docs/bounds.md derives the rules; `Expected` says how a result is held against them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from . import formulas
+from .contract import gradient_contract, sum_contract, value_contract
+from .dtypes import DTYPES, DType, arithmetic_of, dtype_of
+from .expectation import BOUNDED, FREE, NONFINITE, Expected
+from .inputs import Inputs
+from .nonfinite import bias_infinity, gradient_rules, y_rule
+from .numbers import Bounded, DoubleDouble, Rounding
+
+__all__ = ["expect"]
+
+Array = np.ndarray
+
+_COMPUTED_IN_FLOAT64 = 1.0 + 2.0**-40
+"""Covers the rounding of the bounds' own arithmetic."""
+
+
+def expect(
+    x: Array,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    dy: Array | None = None,
+    *,
+    eps: float = 1e-5,
+    semantics: str = "channel",
+    arithmetic: str = "float32",
+) -> Mapping[str, Expected]:
+    """What y may be, and with dy what dx may be, and where weight and bias are given, what dweight and dbias may be.
+
+    x, dy: (N, C, H, W); weight, bias: (C,), or in sample semantics (C, H, W), or None. y and dx have x's dtype, dweight weight's and
+    dbias bias's. `arithmetic` is "float32" (computed in at least float32) or "input" (in x's dtype). Raises as `reference.forward`.
+    """
+    inputs = Inputs(x, eps, semantics, dy=dy, weight=weight, bias=bias)
+    if inputs.arrays["x"].size == 0:
+        return _empty(inputs, dtype_of(x))
+    return _Bounds(inputs, dtype_of(x), arithmetic_of(dtype_of(x), arithmetic)).expected()
+
+
+class _Bounds:
+    """The bounds of one set of inputs."""
+
+    def __init__(self, inputs: Inputs, result: DType, arithmetic: DType) -> None:
+        self.inputs, self.result, self.arithmetic = inputs, result, arithmetic
+        self.rounding = Rounding.of(arithmetic)
+
+    def expected(self) -> dict[str, Expected]:
+        """Expectations of all quantities."""
+        inputs, axes = self.inputs, self.inputs.axes
+        x, weight, bias, dy = (self._bounded(name) for name in ("x", "weight", "bias", "dy"))
+        with np.errstate(all="ignore"):
+            s = formulas.statistics(x, inputs.eps, axes)
+            outside = value_contract(x, s, weight, axes, self.arithmetic)
+            y = self._rounded("x", formulas.forward(s, weight, bias), y_rule(inputs), outside)
+            infinity = bias_infinity(inputs)
+            if infinity is not None:
+                y.value[infinity] = np.broadcast_to(inputs.arrays["bias"], inputs.x_shape)[infinity]
+            expected = {"y": y}
+            if dy is not None:
+                rules = gradient_rules(inputs)
+                outside = gradient_contract(x, s, dy, weight, axes, self.arithmetic, outside)
+                expected["dx"] = self._rounded("x", formulas.input_gradient(s, dy, weight, axes), rules["dx"], outside)
+                if weight is not None:
+                    dweight = formulas.weight_gradient(s, dy, inputs.affine("weight"))
+                    expected["dweight"] = self._rounded("weight", dweight, rules["dweight"], bool(np.any(outside)))
+                if bias is not None:
+                    dbias = formulas.bias_gradient(dy, inputs.affine("bias"))
+                    free = sum_contract(dy, self.arithmetic)
+                    expected["dbias"] = self._rounded("bias", dbias, rules["dbias"], free)
+        if inputs.single:
+            expected |= {name: self._single(name, expected[name]) for name in expected.keys() - {"dbias"}}
+        return expected
+
+    def _bounded(self, name: str) -> Bounded | None:
+        if name not in self.inputs.arrays:
+            return None
+        values = self.inputs.clean(name)
+        flushable = self.inputs.flushable[name] or self.arithmetic is DTYPES["float16"]
+        return Bounded.given(DoubleDouble(values) if self.inputs.wide else values, self.rounding, flushable=flushable)
+
+    def _rounded(self, like: str, number: Bounded, rule: Array | None, outside: Array | bool) -> Expected:
+        """Expectation of a number rounded into the result's dtype, in the shape of the argument that it is like."""
+        error = number.error * _COMPUTED_IN_FLOAT64 + self.result.smallest_subnormal
+        if self.result is not self.arithmetic:
+            error = error + self.result.roundoff * number.reach
+        if self.result.name != "float16" or self.arithmetic is self.result:
+            error = error + self.rounding.flush
+        error[np.isnan(error)] = np.inf
+        if isinstance(number.value, DoubleDouble):
+            value, low = number.value.hi, self._shaped(like, number.value.lo)
+        else:
+            value, low = number.value, 0.0
+        if np.any(outside):
+            base = np.zeros(value.shape, np.uint8) if rule is None else rule
+            rule = np.where(outside & (base == BOUNDED), FREE, base)
+        rule = None if rule is None else self._shaped(like, rule)
+        return Expected(self._shaped(like, value), low, self._shaped(like, error), self.result, rule)
+
+    def _shaped(self, like: str, array: Array) -> Array:
+        shape = self.inputs.shapes[like]
+        return array.reshape(shape) if array.size == np.prod(shape) else np.broadcast_to(array, shape).copy()
+
+    def _single(self, name: str, general: Expected) -> Expected:
+        """One-element groups: y = bias exactly and dx = dweight = 0 exactly, for finite arguments; only a flushed bias may differ."""
+        value = np.zeros_like(general.value)
+        if name == "y" and "bias" in self.inputs.arrays:
+            value = np.broadcast_to(self.inputs.arrays["bias"], value.shape)
+        bound = np.where(np.abs(value) < self.rounding.flush, np.abs(value), 0.0)
+        rule = None if general.rule is None else np.where(general.rule == NONFINITE, FREE, general.rule)
+        return Expected(value, 0.0, bound, self.result, rule)
+
+
+def _empty(inputs: Inputs, result: DType) -> dict[str, Expected]:
+    """No elements: an empty y and dx, and parameter gradients of exactly 0."""
+    like = {"y": "x", "dx": "dy", "dweight": "weight", "dbias": "bias"}
+    zeros = {name: np.zeros(inputs.shapes[argument]) for name, argument in like.items() if argument in inputs.shapes}
+    if "dy" not in inputs.shapes:
+        zeros = {"y": zeros["y"]}
+    return {name: Expected(value, 0.0, value, result) for name, value in zeros.items()}

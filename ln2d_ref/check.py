@@ -1,0 +1,31 @@
+"""check(implementation, case): every law that applies, on one case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from .case import Case
+from .implementations import as_implementation, executor_for
+from .laws import Law, Trial, select
+from .violation import Violation
+
+__all__ = ["check", "violations"]
+
+
+def check(implementation: Any, case: Case, *, laws: tuple[str, ...] | None = None) -> None:
+    """Raise the first Violation that the implementation shows on the case; return None where it shows none.
+
+    `implementation` is anything that `load` or `as_implementation` takes. `laws` names those to judge; None means all that are not
+    opt-in. Raises ValueError where the case's semantics is not the implementation's, or a law is unknown.
+    """
+    judged = as_implementation(implementation, semantics=case.semantics)
+    for violation in violations(Trial(executor_for(judged), judged, case), select(laws)):
+        raise violation
+
+
+def violations(trial: Trial, laws: tuple[Law, ...]) -> Iterator[Violation]:
+    """Every violation that a trial shows, in judging order; after a broken `result`, only what can still be said."""
+    for law in laws:
+        if law.applies(trial.case):
+            yield from law.violations(trial)

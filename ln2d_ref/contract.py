@@ -1,0 +1,84 @@
+"""Which groups an implementation must get right: those whose intermediate values stay in its arithmetic's normal range.
+
+With L = largest/2⁴ and l = smallest normal·2⁴ of the arithmetic, and n the group's size, in contract are groups with
+
+    values      n·max|x| <= L,  n²·max d² <= L,  l <= rstd <= L,  rstd·max|w|·max|x| <= L
+    gradients   l <= rstd³ <= L, and n·max|x|, n²·max d² and rstd³, each times max|g|, <= L
+
+where d and rstd are taken as large as rounding may make them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .dtypes import DType
+from .formulas import Statistics
+from .numbers import Bounded
+
+__all__ = ["gradient_contract", "sum_contract", "value_contract"]
+
+Array = np.ndarray
+_MARGIN = 2.0**4
+
+
+def _largest(array: Array, axes: tuple[int, ...]) -> Array:
+    return np.asarray(array.max(axis=axes, keepdims=True))
+
+
+def _count(x: Bounded, axes: tuple[int, ...]) -> int:
+    return math.prod(x.shape[axis] for axis in axes)
+
+
+def _deviation(s: Statistics) -> Array:
+    """|d| as large as rounding may make it."""
+    deviation: Array = s.normalised.reach / s.rstd.size
+    return deviation
+
+
+def value_contract(x: Bounded, s: Statistics, weight: Bounded | None, axes: tuple[int, ...], arithmetic: DType) -> Array | bool:
+    """Groups outside the contract for y, with the group's axes kept as 1; False where none is."""
+    limit, least, count = arithmetic.largest / _MARGIN, arithmetic.smallest_normal * _MARGIN, _count(x, axes)
+    weight_size = 1.0 if weight is None else max(1.0, float(weight.size.max(initial=0.0)))
+    x_all = float(x.size.max(initial=0.0))
+    root = float(s.rstd.reach.max(initial=0.0))
+    if (
+        (2.0 * count * x_all) ** 2 <= limit
+        and s.rstd.size.min(initial=1.0) >= least
+        and root * weight_size * max(1.0, x_all) <= limit
+    ):
+        return False
+    x_size, d, root_size = _largest(x.size, axes), _largest(_deviation(s), axes), s.rstd.reach
+    inside = (count * x_size <= limit) & ((count * d) ** 2 <= limit)
+    inside &= (s.rstd.size >= least) & (root_size <= limit) & (root_size * weight_size * x_size <= limit)
+    return ~inside
+
+
+def gradient_contract(
+    x: Bounded,
+    s: Statistics,
+    dy: Bounded,
+    weight: Bounded | None,
+    axes: tuple[int, ...],
+    arithmetic: DType,
+    outside: Array | bool,
+) -> Array | bool:
+    """Groups outside the contract for dx and dweight; `outside` are those outside it for y."""
+    limit, least, count = arithmetic.largest / _MARGIN, arithmetic.smallest_normal * _MARGIN, _count(x, axes)
+    weight_size = 1.0 if weight is None else max(1.0, float(weight.size.max(initial=0.0)))
+    g_all = weight_size * max(1.0, float(dy.size.max(initial=0.0)))
+    smallest, largest = float(s.rstd.size.min(initial=1.0)), float(s.rstd.reach.max(initial=1.0))
+    x_all = 2.0 * count * float(x.size.max(initial=0.0))
+    if outside is False and max(x_all * x_all, x_all, largest**3) * g_all <= limit and smallest**3 >= least:
+        return False
+    g = _largest(np.maximum(dy.size, 1.0), axes) * weight_size
+    x_size, d = _largest(x.size, axes), _largest(_deviation(s), axes)
+    products = np.maximum(np.maximum(count * x_size, (count * d) ** 2), s.rstd.reach**3) * g
+    return outside | ~((products <= limit) & (s.rstd.size**3 >= least))
+
+
+def sum_contract(dy: Bounded, arithmetic: DType) -> bool:
+    """Whether a sum over all of dy could leave the range: M·max|dy| > L."""
+    return dy.size.size * float(dy.size.max(initial=0.0)) > arithmetic.largest / _MARGIN

@@ -1,0 +1,7 @@
+"""What is judged, how to get hold of it, and how to run it. Frameworks are imported only when an implementation needs one."""
+
+from .executor import Executor, executor_for
+from .implementation import Implementation
+from .loading import REGISTERED, as_implementation, load
+
+__all__ = ["REGISTERED", "Executor", "Implementation", "as_implementation", "executor_for", "load"]

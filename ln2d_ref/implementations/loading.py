@@ -1,0 +1,148 @@
+"""Getting hold of an implementation: by registered name, `package.module:attribute`, `path/to/file.py:attribute`, or an object."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+from .implementation import Implementation
+
+__all__ = ["REGISTERED", "as_implementation", "load"]
+
+REGISTERED: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "torch/permute": ("eager:permute", {}),
+        "torch/composed": ("eager:composed", {"arithmetic": "input"}),
+        "torch/composed_float32": ("eager:composed_float32", {}),
+        "torch/layer_norm_chw": ("eager:layer_norm_chw", {"semantics": "sample", "affine_shape": "element"}),
+        "torch/group_norm": ("eager:group_norm", {"semantics": "sample"}),
+        "torch/unpermuted": ("eager:unpermuted", {"semantics": "sample"}),
+        "numpy/reference": ("numpy:reference", {"framework": "numpy"}),
+        "numpy/reference_sample": ("numpy:reference_sample", {"framework": "numpy", "semantics": "sample"}),
+    }
+)
+"""Built-in implementations: where each is, and what is declared about it."""
+
+
+def load(name: str, *, semantics: str | None = None, device: str | None = None) -> Implementation:
+    """The implementation of this name.
+
+    `name` is a registered one, `package.module:attribute` or `path/to/file.py:attribute`; the attribute is a callable
+    `fn(x, weight, bias, eps)`, an Implementation, or an nn.Module class. `semantics` and `device` as in `as_implementation`.
+    Raises ValueError for an unknown name (listing the known ones), ImportError for a file or module that does not import,
+    AttributeError for a missing attribute, TypeError for one that is none of these.
+    """
+    if name in REGISTERED:
+        where, declared = REGISTERED[name]
+        module, _, attribute = where.partition(":")
+        fn = getattr(importlib.import_module(f".{module}", __package__), attribute)
+        return _adapted(Implementation(fn, name=name, source=name, **declared), semantics, device)
+    place, colon, attribute = name.rpartition(":")
+    if not colon or not place:
+        raise ValueError(
+            f"implementation is {name!r}, but must be one of {', '.join(REGISTERED)}, or package.module:attribute, "
+            "or path/to/file.py:attribute"
+        )
+    module_ = _from_file(place) if place.endswith(".py") else _from_module(place)
+    value: Any = module_
+    for part in attribute.split("."):
+        if not hasattr(value, part):
+            raise AttributeError(f"{place} has no attribute {attribute!r}; it has {_public(module_)}")
+        value = getattr(value, part)
+    source = f"{Path(place).resolve()}:{attribute}" if place.endswith(".py") else name
+    try:
+        return as_implementation(value, semantics=semantics, device=device, name=name, source=source)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
+
+
+def as_implementation(
+    value: Any,
+    *,
+    semantics: str | None = None,
+    device: str | None = None,
+    name: str = "",
+    source: str | None = None,
+) -> Implementation:
+    """An Implementation from an Implementation, a registered name, an nn.Module class, or a bare callable.
+
+    `semantics=None` means the implementation's own ("channel" for a bare callable or module). Raises ValueError where `semantics`
+    contradicts a declared one or `device` is one that it excludes, TypeError for anything else.
+    """
+    if isinstance(value, str):
+        return load(value, semantics=semantics, device=device)
+    if isinstance(value, Implementation):
+        return _adapted(replace(value, source=value.source or source), semantics, device)
+    torch = sys.modules.get("torch")
+    declared: dict[str, Any] = {"semantics": semantics or "channel"}
+    if device is not None:
+        declared["devices"] = (device,)
+    if torch is not None and isinstance(value, torch.nn.Module):
+        raise TypeError(
+            f"{type(value).__name__} object is an nn.Module, whose sizes are fixed; give its class, or a function of it"
+        )
+    if torch is not None and isinstance(value, type) and issubclass(value, torch.nn.Module):
+        from .module import from_module
+
+        fn, found = from_module(value)
+        return Implementation(fn, name=name or value.__name__, source=source, **{**declared, **found})
+    if isinstance(value, type):
+        raise TypeError(
+            f"{value.__name__} is a class, but must be a callable fn(x, weight, bias, eps), an nn.Module class or an Implementation"
+        )
+    if not callable(value):
+        raise TypeError(
+            f"{value!r} is not callable; it must be a callable fn(x, weight, bias, eps), an nn.Module class or an Implementation"
+        )
+    return Implementation(value, name=name, source=source, **declared)
+
+
+def _adapted(implementation: Implementation, semantics: str | None, device: str | None) -> Implementation:
+    if semantics is not None and semantics != implementation.semantics:
+        raise ValueError(f"semantics is {semantics!r}, but {implementation.name} is declared {implementation.semantics!r}")
+    if device is None:
+        return implementation
+    builtin = implementation.name in REGISTERED and implementation.framework == "torch"
+    if device not in implementation.devices and not builtin:
+        raise ValueError(f"device is {device!r}, but {implementation.name} is declared for {', '.join(implementation.devices)}")
+    return replace(implementation, devices=(device,))
+
+
+@lru_cache(maxsize=None)
+def _from_file(path: str) -> ModuleType:
+    file = Path(path)
+    if not file.is_file():
+        raise ImportError(f"{path} does not exist")
+    name = f"_ln2d_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    return _executed(path, lambda: spec.loader.exec_module(module), module)  # type: ignore[union-attr]  # checked above
+
+
+def _from_module(name: str) -> ModuleType:
+    modules: list[ModuleType] = []
+    _executed(name, lambda: modules.append(importlib.import_module(name)), None)
+    return modules[0]
+
+
+def _executed(place: str, action: Callable[[], Any], result: Any) -> Any:
+    try:
+        action()
+    except Exception as error:
+        raise ImportError(f"{place} does not import: {type(error).__name__}: {error}") from error
+    return result
+
+
+def _public(module: ModuleType) -> str:
+    names = [name for name in vars(module) if not name.startswith("_")]
+    return ", ".join(names) or "nothing public"

@@ -1,0 +1,44 @@
+"""An nn.Module class as an implementation: built as `cls(C, eps=eps)`, and given its weight and bias at each call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+__all__ = ["from_module"]
+
+_COMBINATION = {
+    frozenset({"weight", "bias"}): "both",
+    frozenset({"weight"}): "weight",
+    frozenset({"bias"}): "bias",
+    frozenset(): "none",
+}
+
+
+def from_module(cls: type[torch.nn.Module]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The function fn(x, weight, bias, eps) that a module class computes, and what it shows of itself.
+
+    Its parameters must be called weight and bias, or be absent; they are replaced by the arguments through
+    torch.func.functional_call, so that gradients reach them. TypeError for a class that cannot be built or has other parameters.
+    """
+    try:
+        example = cls(4, eps=1e-5)
+    except Exception as error:
+        raise TypeError(f"{cls.__name__}(4, eps=1e-05) raises {type(error).__name__}: {error}") from None
+    names = frozenset(name for name, _ in example.named_parameters())
+    if names not in _COMBINATION:
+        raise TypeError(f"{cls.__name__} has parameters {', '.join(sorted(names))}, but may have weight and bias only")
+
+    @lru_cache(maxsize=64)
+    def built(channels: int, eps: float) -> torch.nn.Module:
+        return cls(channels, eps=eps)
+
+    def call(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float) -> Any:
+        given = {name: value for name, value in (("weight", weight), ("bias", bias)) if value is not None}
+        return torch.func.functional_call(built(x.shape[1], eps), given, (x,))
+
+    call.__name__ = cls.__name__
+    return call, {"affine": (_COMBINATION[names],)}

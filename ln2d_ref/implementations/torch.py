@@ -1,0 +1,209 @@
+"""Executor of PyTorch implementations: eager, compiled, or kernels behind torch's autograd."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+
+from ..case import Case
+from ..layout import Storage, place
+from ..outcome import Outcome, Raised, Result
+from .implementation import Implementation
+
+__all__ = ["TorchExecutor", "to_numpy", "to_torch"]
+
+_FLOATING = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+
+
+def to_torch(array: np.ndarray) -> torch.Tensor:
+    """A CPU tensor over the same memory as a writeable array."""
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """A copy of a tensor's values."""
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        return np.array(tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16))
+    return np.array(tensor.numpy())
+
+
+@dataclass
+class _Argument:
+    """One argument: the host's storage, the device's storage, the tensor over it, and what the storage held before a run."""
+
+    storage: Storage
+    memory: torch.Tensor
+    tensor: torch.Tensor
+    before: np.ndarray
+
+    def after(self) -> np.ndarray:
+        """What the storage holds now."""
+        return self.storage.buffer if self.memory.device.type == "cpu" else to_numpy(self.memory)
+
+
+@dataclass
+class _Placed:
+    case: Case
+    arguments: dict[str, _Argument]
+    earlier: list[tuple[str, torch.Tensor, np.ndarray]] = field(default_factory=list)
+
+    def tensor(self, name: str) -> torch.Tensor | None:
+        argument = self.arguments.get(name)
+        return None if argument is None else argument.tensor
+
+
+class TorchExecutor:
+    """Runs an implementation on torch tensors; gradients by torch.autograd.grad."""
+
+    def __init__(self, implementation: Implementation) -> None:
+        self.implementation = implementation
+
+    def place(self, case: Case) -> _Placed:
+        """Tensors over fresh storages on the case's device."""
+        arguments = {}
+        for name, array in case.arrays.items():
+            storage = place(array, case.laid_out(name))
+            memory = to_torch(storage.buffer).to(case.device)
+            tensor = memory.as_strided(storage.shape, storage.strides, storage.offset)
+            tensor.requires_grad_(name in case.requires_grad)
+            arguments[name] = _Argument(storage, memory, tensor, storage.buffer.copy())
+        return _Placed(case, arguments)
+
+    def overwrite(self, placed: _Placed, case: Case) -> None:
+        """Write through the storage, past autograd and the version counter."""
+        for name, array in case.arrays.items():
+            argument = placed.arguments[name]
+            if array.size:
+                argument.storage.view()[...] = array
+            if argument.memory.device.type != "cpu":
+                argument.memory.data.copy_(to_torch(argument.storage.buffer))
+            argument.before = argument.storage.buffer.copy()
+        placed.case = case
+
+    def run(self, placed: _Placed) -> Outcome:
+        """One forward and one backward."""
+        case = placed.case
+        results: dict[str, Result] = {}
+        raised = None
+        returned: dict[str, Any] = {}
+        with _threads(case.threads), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what an implementation warns of is not judged
+            state = _GlobalState()
+            stage = "forward"
+            try:
+                y = self.implementation.fn(*(placed.tensor(name) for name in ("x", "weight", "bias")), case.eps)
+                returned["y"] = y
+                results["y"] = _result(y)
+                stage = "backward"
+                if _differentiable(y, placed):
+                    names = case.requires_grad
+                    gradients = torch.autograd.grad(
+                        y, [placed.arguments[name].tensor for name in names], placed.tensor("dy"), allow_unused=True
+                    )
+                    returned |= {f"d{name}": gradient for name, gradient in zip(names, gradients, strict=True)}
+                    results |= {f"d{name}": _result(gradient) for name, gradient in zip(names, gradients, strict=True)}
+            except Exception as error:  # noqa: BLE001 - whatever it raises is an outcome
+                raised = Raised(stage, type(error).__name__, str(error))
+            disturbed = state.disturbed()
+        changed, spilled = _changes(placed)
+        shared = _shared(returned.get("y"), placed)
+        rewritten = tuple(name for name, tensor, array in placed.earlier if not _same_bits(to_numpy(tensor), array))
+        for name, value in returned.items():
+            if results[name].array is not None:
+                placed.earlier.append((name, value, results[name].array))
+        return Outcome(results, raised, changed, spilled, shared, disturbed, rewritten)
+
+
+def _result(value: Any) -> Result:
+    if not isinstance(value, torch.Tensor):
+        return Result(type(value).__name__)
+    dtype = str(value.dtype).removeprefix("torch.")
+    array = to_numpy(value) if value.dtype in _FLOATING else None
+    return Result("Tensor", array, dtype, value.device.type)
+
+
+def _differentiable(y: Any, placed: _Placed) -> bool:
+    dy = placed.tensor("dy")
+    fits = isinstance(y, torch.Tensor) and dy is not None and y.shape == dy.shape and y.dtype == dy.dtype
+    return bool(placed.case.requires_grad) and fits and y.requires_grad and y.device == dy.device
+
+
+def _changes(placed: _Placed) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Arguments changed at their elements, and outside them."""
+    changed, spilled = [], []
+    for name, argument in placed.arguments.items():
+        after = argument.after()
+        if not _same_bits(after, argument.before):
+            different = _bits(after) != _bits(argument.before)
+            gaps = argument.storage.gaps()
+            if (different & ~gaps).any():
+                changed.append(name)
+            if (different & gaps).any():
+                spilled.append(name)
+    return tuple(changed), tuple(spilled)
+
+
+def _shared(y: Any, placed: _Placed) -> tuple[str, ...]:
+    if not isinstance(y, torch.Tensor) or y.numel() == 0:
+        return ()
+    pointer = y.untyped_storage().data_ptr()
+    owners = {name: argument.tensor for name, argument in placed.arguments.items()}
+    owners |= {f"an earlier {name}": tensor for name, tensor, _ in placed.earlier if name == "y"}
+    return tuple(name for name, tensor in owners.items() if tensor.untyped_storage().data_ptr() == pointer)
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    return array.view(f"u{array.dtype.itemsize}")
+
+
+def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.tobytes() == b.tobytes()
+
+
+class _GlobalState:
+    """State of torch that a call must leave as it was; restored where it did not."""
+
+    def __init__(self) -> None:
+        self.default_dtype = torch.get_default_dtype()
+        self.grad_mode = torch.is_grad_enabled()
+        self.threads = torch.get_num_threads()
+        self.random = torch.random.get_rng_state()
+
+    def disturbed(self) -> tuple[str, ...]:
+        """Names of what has changed since, put back."""
+        names = []
+        if torch.get_default_dtype() != self.default_dtype:
+            names.append("default dtype")
+            torch.set_default_dtype(self.default_dtype)
+        if torch.is_grad_enabled() != self.grad_mode:
+            names.append("grad mode")
+            torch.set_grad_enabled(self.grad_mode)
+        if torch.get_num_threads() != self.threads:
+            names.append("number of threads")
+            torch.set_num_threads(self.threads)
+        if not torch.equal(torch.random.get_rng_state(), self.random):
+            names.append("random state")
+            torch.random.set_rng_state(self.random)
+        return tuple(names)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count != before:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count != before:
+            torch.set_num_threads(before)

@@ -1,0 +1,83 @@
+"""Validated arguments of the reference, placed on the axes of x, with what is not finite in them kept apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .dtypes import DTYPES
+from .numbers import Wide
+from .semantics import affine_axes, check_arguments, group_axes, group_size, on_axes
+
+__all__ = ["Inputs"]
+
+Array = np.ndarray
+_PARAMETERS = frozenset({"weight", "bias", "cweight", "cbias", "tweight", "tbias"})
+
+
+class Inputs:
+    """Validated inputs on the axes of x, as numbers of one kind, with non-finite elements put to 0 and remembered."""
+
+    def __init__(self, x: Any, eps: float, semantics: str, **others: Any) -> None:
+        given = {"x": _floating("x", x)}
+        given |= {name: _floating(name, value) for name, value in others.items() if value is not None}
+        self.x_shape = given["x"].shape
+        parameters = {name: array.shape for name, array in given.items() if name in _PARAMETERS}
+        check_arguments(self.x_shape, parameters, eps, semantics)
+        for name in {"dy", "cx", "tx"} & given.keys():
+            if given[name].shape != self.x_shape:
+                raise ValueError(f"{name} has shape {given[name].shape}, but must have the shape of x, {self.x_shape}")
+        self.shapes = {name: array.shape for name, array in given.items()}
+        self.axes = group_axes(semantics)
+        self.single = group_size(self.x_shape, semantics) == 1
+        self.eps = float(eps)
+        self.wide = any(array.dtype == np.float64 for array in given.values())
+        self.flushable = {name: array.dtype != np.float16 for name, array in given.items()}
+        self.arrays: dict[str, Array] = {}
+        self.nonfinite: dict[str, Array] = {}
+        for name, array in given.items():
+            values = array.astype(np.float64)
+            if name in parameters:
+                values = on_axes(values)
+            finite = np.isfinite(values)
+            if not finite.all():
+                self.nonfinite[name] = ~finite
+            self.arrays[name] = values
+
+    def clean(self, name: str) -> Array:
+        """Float64 values with the non-finite ones put to 0."""
+        values = self.arrays[name]
+        return np.where(self.nonfinite[name], 0.0, values) if name in self.nonfinite else values
+
+    def number(self, name: str) -> Any:
+        """The argument as a number of the reference's kind, or None where absent."""
+        if name not in self.arrays:
+            return None
+        return Wide(self.clean(name)) if self.wide else self.clean(name)
+
+    def bad(self, *names: str) -> Array | bool:
+        """Where one of the named arguments is not finite, broadcast on the axes of x; False where none is."""
+        masks = [self.nonfinite[name] for name in names if name in self.nonfinite]
+        result: Array | bool = False
+        for mask in masks:
+            result = np.logical_or(result, mask)
+        return result
+
+    def bad_group(self, *names: str) -> Array | bool:
+        """The same for groups that hold such an element, with the group's axes kept as 1."""
+        bad = self.bad(*names)
+        if bad is False:
+            return False
+        return np.broadcast_to(bad, np.broadcast_shapes(np.shape(bad), self.x_shape)).any(axis=self.axes, keepdims=True)
+
+    def affine(self, name: str) -> tuple[int, ...]:
+        """Axes that this parameter's gradient sums over."""
+        return affine_axes(self.shapes[name])
+
+
+def _floating(name: str, value: Any) -> Array:
+    array = np.asarray(value)
+    if array.dtype in {row.numpy for row in DTYPES.values()}:
+        return array
+    raise TypeError(f"{name} has dtype {array.dtype}, but must have one of {', '.join(DTYPES)}")

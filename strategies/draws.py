@@ -1,0 +1,42 @@
+"""Draws that depend on the seed alone.
+
+Hypothesis mixes constants that it finds in imported local modules into its integers and floats, so that the same seed gives other
+draws once another module is imported. Integers far outside every constant's range are left alone; all draws here are such integers,
+shifted back. They are uniform and shrink towards the first option, or towards `low`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TypeVar
+
+from hypothesis import strategies as st
+
+__all__ = ["chances", "choices", "integers", "weighted"]
+
+T = TypeVar("T")
+_FAR = 1 << 100
+
+
+@lru_cache(maxsize=1024)
+def integers(low: int, high: int) -> st.SearchStrategy[int]:
+    """Uniform integers in [low, high]; shrink towards low."""
+    return st.integers(_FAR, _FAR + (high - low)).map(lambda drawn: drawn - _FAR + low)
+
+
+@lru_cache(maxsize=1024)
+def choices(options: tuple[T, ...]) -> st.SearchStrategy[T]:
+    """One of the options, uniformly; shrinks towards the first."""
+    return integers(0, len(options) - 1).map(options.__getitem__)
+
+
+def weighted(options: Sequence[tuple[int, T]]) -> st.SearchStrategy[T]:
+    """One of the options, with integer weights; shrinks towards the first."""
+    return choices(tuple(option for weight, option in options for _ in range(weight)))
+
+
+@lru_cache(maxsize=64)
+def chances(one_in: int) -> st.SearchStrategy[bool]:
+    """True once in `one_in`; shrinks towards False."""
+    return integers(0, one_in - 1).map(lambda drawn: drawn == one_in - 1)

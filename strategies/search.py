@@ -1,0 +1,265 @@
+"""Searching for a violation: judge, find_violation, and the examiner that they share with the conformance tests."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, event, settings, target
+from hypothesis import strategies as st
+from hypothesis.errors import Flaky
+
+from ln2d_ref import Case, Implementation, Violation
+from ln2d_ref.check import violations
+from ln2d_ref.implementations import as_implementation, executor_for
+from ln2d_ref.laws import Law, Trial, select
+from ln2d_ref.ledger import LEDGER, KnownFault, known_fault
+from ln2d_ref.reproduction import write
+
+from .cases import cases
+from .draws import chances
+from .values import FINITE_REGIMES
+
+__all__ = ["Examiner", "Report", "Unrepeatable", "find_violation", "judge", "law_cases"]
+
+_LAW_CASES: dict[str, dict[str, Any]] = {
+    "value": {"regimes": FINITE_REGIMES, "shape_kinds": ("small", "medium", "tile", "rows")},
+    "gradients": {"regimes": FINITE_REGIMES, "shape_kinds": ("small", "medium", "tile", "rows")},
+    "special_values": {"regimes": ("nonfinite",), "shape_kinds": ("small", "medium", "tile", "single")},
+    "degenerate": {"regimes": FINITE_REGIMES, "shape_kinds": ("single", "empty")},
+    "layout": {"allow_contiguous": False},
+}
+"""Arguments of `cases` for the laws that say something about some cases only."""
+
+
+class Unrepeatable(BaseException):
+    """Carries a violation that did not come back past Hypothesis, which would call it flaky, to the caller."""
+
+    def __init__(self, violation: Violation) -> None:
+        super().__init__(violation.headline)
+        self.violation = violation
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a search found.
+
+    violation      the smallest case found for the first new violation, or None
+    cases          number of cases judged, up to the first failure where there is one
+    worst          largest error/bound by (quantity, dtype), where nothing was violated
+    known          how often each ledger entry was met, by its name
+    observations   what is worth telling and breaks no law, with counts
+    """
+
+    violation: Violation | None
+    cases: int
+    worst: dict[tuple[str, str], float]
+    known: dict[str, int]
+    observations: dict[str, int]
+
+    def __str__(self) -> str:
+        worst = max(self.worst.values(), default=0.0)
+        lines = [
+            str(self.violation)
+            if self.violation
+            else f"no violation in {self.cases} cases, worst error at {worst:.2f} of the bound"
+        ]
+        lines += [f"known: {name} ({count} times)" for name, count in self.known.items()]
+        lines += [f"observed: {name} ({count} times)" for name, count in self.observations.items()]
+        return "\n".join(lines)
+
+
+@dataclass
+class Examiner:
+    """Judges one case after another; remembers the first new violation's law and quantity, and the smallest case for it."""
+
+    implementation: Implementation
+    laws: tuple[Law, ...]
+    folder: Path | None = None
+    ledger: tuple[KnownFault, ...] = LEDGER
+    cases: int = 0
+    found: Violation | None = None
+    worst: dict[tuple[str, str], float] = field(default_factory=dict)
+    known: Counter[str] = field(default_factory=Counter)
+    observations: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        """Executors hold no state of a case, so one serves all."""
+        self.executor = executor_for(self.implementation)
+        self.stateless = tuple(law for law in self.laws if not law.stateful)
+
+    def examine(self, case: Case, *, stateful: bool = True) -> None:
+        """Judge a case; raise the Violation that it shows, if new, or Unrepeatable if it does not come back."""
+        laws = self.laws if stateful else self.stateless
+        if self.found is None:
+            self.cases += 1
+        violation = self._first_new(case, laws)
+        if violation is None:
+            return
+        if not self._again(violation, laws):
+            violation = _unrepeated(violation)
+            self._record(violation)
+            raise Unrepeatable(violation)
+        self._record(violation)
+        raise violation
+
+    def verdict(self, error: BaseException | None = None) -> Violation | None:
+        """The violation to report after a search ended, with this error or none."""
+        if isinstance(error, Unrepeatable):
+            return error.violation
+        if isinstance(error, Flaky) and self.found is not None:
+            return self._kept(_unrepeated(self.found))
+        return self.found
+
+    def report(self, violation: Violation | None) -> Report:
+        """What has been seen so far."""
+        return Report(violation, self.cases, dict(self.worst), dict(self.known), dict(self.observations))
+
+    def _first_new(self, case: Case, laws: tuple[Law, ...]) -> Violation | None:
+        trial = Trial(self.executor, self.implementation, case)
+        violated = set()
+        new = None
+        for violation in violations(trial, laws):
+            violated.add(violation.quantity)
+            entry = known_fault(violation, self.ledger)
+            if entry is not None:
+                self.known[entry.name] += 1
+            elif self.found is None or _key(violation) == _key(self.found):
+                new = violation
+                break
+        if new is None:
+            self._observe(trial, violated)
+        return new
+
+    def _observe(self, trial: Trial, violated: set[str]) -> None:
+        if trial.outcome.raised is not None and trial.excusable():
+            self.observations[f"refused a shape with {trial.outcome.raised.type}"] += 1
+        if "expected" not in trial.__dict__:
+            return
+        for quantity, worst in trial.worst.items():
+            if quantity not in violated and worst <= 1.0:
+                key = (quantity, trial.case.dtype)
+                self.worst[key] = max(worst, self.worst.get(key, 0.0))
+                target(worst, label=f"error/bound of {quantity}")
+            if trial.expected[quantity].undecided:
+                self.observations[f"{quantity} undecided in some elements"] += 1
+        event(f"layout {'contiguous' if trial.case.contiguous else 'strided'}")
+
+    def _again(self, violation: Violation, laws: tuple[Law, ...]) -> bool:
+        trial = Trial(self.executor, self.implementation, violation.case)
+        return any(_key(other) == _key(violation) for other in violations(trial, laws))
+
+    def _record(self, violation: Violation) -> None:
+        violation.cases = self.cases
+        if self.found is None or violation.case.x.size <= self.found.case.x.size:
+            self.found = self._kept(violation)
+
+    def _kept(self, violation: Violation) -> Violation:
+        violation.cases = self.cases
+        if self.folder is not None:
+            write(violation, self.implementation, self.folder)
+        else:
+            violation.reproduce = "ln2d_ref.check(implementation, violation.case)"
+        return violation
+
+
+def _key(violation: Violation) -> tuple[str, str]:
+    return violation.law, violation.quantity
+
+
+def _unrepeated(violation: Violation) -> Violation:
+    """The same finding as one of `history`: a wrong answer that the same case does not always give."""
+    if violation.law == "history":
+        return violation
+    return Violation(
+        "history",
+        violation.quantity,
+        f"{violation.headline}; not when run again",
+        case=violation.case,
+        implementation=violation.implementation,
+        ratio=violation.ratio,
+        extent=violation.extent,
+        worst=violation.worst,
+        expected=violation.expected,
+    )
+
+
+def law_cases(implementation: Implementation, law: str | None = None, **arguments: Any) -> st.SearchStrategy[tuple[Case, bool]]:
+    """Cases within an implementation's contract, about which a law says something, with whether to judge stateful laws too.
+
+    None means any law; stateful ones, which run the implementation three times more, are then judged on every fourth case.
+    """
+    declared = {
+        "semantics": implementation.semantics,
+        "dtypes": implementation.dtypes,
+        "affine": implementation.affine,
+        "affine_shape": implementation.affine_shape,
+        "eps": implementation.eps,
+        "devices": implementation.devices,
+    }
+    drawn = cases(**{**declared, **_LAW_CASES.get(law or "", {}), **arguments})
+    return st.tuples(drawn, st.just(True) if law is not None else chances(4))
+
+
+def judge(
+    implementation: Any,
+    *,
+    semantics: str | None = None,
+    max_examples: int = 1000,
+    seed: int | None = None,
+    laws: Sequence[str] | None = None,
+) -> Report:
+    """Search for a violation; the report of what was found. It writes no file.
+
+    implementation   a callable fn(x, weight, bias, eps), an Implementation, an nn.Module class, or a name that `load` takes
+    semantics        None for the implementation's own; ValueError where it contradicts that
+    max_examples     number of cases
+    seed             the same seed gives the same answer, in another process too; None for a fresh one
+    laws             names of the laws to judge; None for all that are not opt-in; ValueError for an unknown name
+    """
+    judged = as_implementation(implementation, semantics=semantics)
+    selected = select(None if laws is None else tuple(laws))
+    if max_examples < 1:
+        raise ValueError(f"max_examples is {max_examples!r}, but must be at least 1")
+    examiner = Examiner(judged, selected)
+    drawn = law_cases(judged, selected[0].name if len(selected) == 1 else None)
+
+    @settings(
+        max_examples=max_examples,
+        database=None,
+        deadline=None,
+        derandomize=False,
+        phases=(Phase.generate, Phase.target, Phase.shrink),
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
+    @hypothesis.given(drawn)
+    def search(drawn: tuple[Case, bool]) -> None:
+        case, stateful = drawn
+        examiner.examine(case, stateful=stateful)
+
+    if seed is not None:
+        search = hypothesis.seed(seed)(search)
+    violation = None
+    try:
+        search()
+    except (Violation, Unrepeatable, Flaky) as error:
+        violation = examiner.verdict(error)
+    return examiner.report(violation)
+
+
+def find_violation(
+    implementation: Any,
+    *,
+    semantics: str | None = None,
+    max_examples: int = 1000,
+    seed: int | None = None,
+    laws: Sequence[str] | None = None,
+) -> Violation | None:
+    """The smallest case found on which an implementation is wrong, as a Violation, or None; arguments as in `judge`."""
+    return judge(implementation, semantics=semantics, max_examples=max_examples, seed=seed, laws=laws).violation
