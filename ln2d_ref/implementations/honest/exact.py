@@ -34,7 +34,8 @@ def fused_multiply_add(a: Array, b: Array, c: Array) -> Array:
         return (a.astype(np.float64) * b + c).astype(np.float32)
     product, product_rest = two_product(a, b)
     total = product + c
-    return total + (sum_error(product, c, total) + product_rest)
+    fused = total + (sum_error(product, c, total) + product_rest)
+    return np.where(np.isfinite(fused), fused, total)  # the rests of an infinity are NaN
 
 
 def _halves(a: Array) -> tuple[Array, Array]:

@@ -47,7 +47,9 @@ def plain(groups: Normalised, weight: Array | None, bias: Array | None) -> Array
 
 
 def premultiplied(groups: Normalised, weight: Array | None, bias: Array | None) -> Array:
-    """y = (x - mean) (rstd w) + b."""
+    """y = (x - mean) (rstd w) + b, where n > 1 (at n = 1 an overflow of rstd w would make NaN of 0)."""
+    if groups.x.shape[1] == 1:
+        return plain(groups, weight, bias)
     scale = _scale(groups, weight)
     y = (groups.x - groups.mean) * scale
     return _where_precise(y if bias is None else y + bias, scale, groups, weight, bias)
