@@ -2,8 +2,8 @@
 
 With L = largest/2⁴ and l = smallest normal·2⁴ of the arithmetic, and n the group's size, in contract are groups with
 
-    values      n·max|x| <= L,  n²·max d² <= L,  l <= rstd <= L,  rstd·max|w|·max|x| <= L
-    gradients   l <= rstd³ <= L, and n·max|x|, n²·max d² and rstd³, each times max|g|, <= L
+    values      n·max|x| <= L,  n²·max d² <= L,  l <= rstd <= L,  rstd·max|w|·max|x| <= L,  rstd·|w| >= l for each w but 0
+    gradients   l <= rstd³ <= L, and n·max|x|, n²·max d² and rstd³, each times max|g|, <= L, and rstd³·max|g| >= l unless g is 0
 
 where d and rstd are taken as large as rounding may make them.
 """
@@ -28,6 +28,11 @@ def _largest(array: Array, axes: tuple[int, ...]) -> Array:
     return np.asarray(array.max(axis=axes, keepdims=True))
 
 
+def _least(array: Array) -> float:
+    """The smallest of 1 and the nonzero magnitudes."""
+    return float(array.min(initial=1.0, where=array > 0))
+
+
 def _count(x: Bounded, axes: tuple[int, ...]) -> int:
     return math.prod(x.shape[axis] for axis in axes)
 
@@ -42,17 +47,18 @@ def value_contract(x: Bounded, s: Statistics, weight: Bounded | None, axes: tupl
     """Groups outside the contract for y, with the group's axes kept as 1; False where none is."""
     limit, least, count = arithmetic.largest / _MARGIN, arithmetic.smallest_normal * _MARGIN, _count(x, axes)
     weight_size = 1.0 if weight is None else max(1.0, float(weight.size.max(initial=0.0)))
+    weight_least = 1.0 if weight is None else _least(weight.size)
     x_all = float(x.size.max(initial=0.0))
     root = float(s.rstd.reach.max(initial=0.0))
     if (
         (2.0 * count * x_all) ** 2 <= limit
-        and s.rstd.size.min(initial=1.0) >= least
+        and s.rstd.size.min(initial=1.0) * weight_least >= least
         and root * weight_size * max(1.0, x_all) <= limit
     ):
         return False
     x_size, d, root_size = _largest(x.size, axes), _largest(_deviation(s), axes), s.rstd.reach
     inside = (count * x_size <= limit) & ((count * d) ** 2 <= limit)
-    inside &= (s.rstd.size >= least) & (root_size <= limit) & (root_size * weight_size * x_size <= limit)
+    inside &= (s.rstd.size * weight_least >= least) & (root_size <= limit) & (root_size * weight_size * x_size <= limit)
     return ~inside
 
 
@@ -69,14 +75,17 @@ def gradient_contract(
     limit, least, count = arithmetic.largest / _MARGIN, arithmetic.smallest_normal * _MARGIN, _count(x, axes)
     weight_size = 1.0 if weight is None else max(1.0, float(weight.size.max(initial=0.0)))
     g_all = weight_size * max(1.0, float(dy.size.max(initial=0.0)))
+    least_g = _least(dy.size) * (1.0 if weight is None else _least(weight.size))
     smallest, largest = float(s.rstd.size.min(initial=1.0)), float(s.rstd.reach.max(initial=1.0))
     x_all = 2.0 * count * float(x.size.max(initial=0.0))
-    if outside is False and max(x_all * x_all, x_all, largest**3) * g_all <= limit and smallest**3 >= least:
+    if outside is False and max(x_all * x_all, x_all, largest**3) * g_all <= limit and smallest**3 * least_g >= least:
         return False
     g = _largest(np.maximum(dy.size, 1.0), axes) * weight_size
     x_size, d = _largest(x.size, axes), _largest(_deviation(s), axes)
     products = np.maximum(np.maximum(count * x_size, (count * d) ** 2), s.rstd.reach**3) * g
-    return outside | ~((products <= limit) & (s.rstd.size**3 >= least))
+    own = _largest(dy.size if weight is None else dy.size * weight.size, axes)
+    smallest_product = s.rstd.size**3 * np.where(own > 0, np.minimum(own, 1.0), 1.0)
+    return outside | ~((products <= limit) & (smallest_product >= least))
 
 
 def sum_contract(dy: Bounded, arithmetic: DType) -> bool:

@@ -39,15 +39,15 @@ class Expected:
     def ratios(self, actual: np.ndarray) -> np.ndarray:
         """error/bound of each element: at most 1 where `actual` is right, infinite where it is not even of the right class.
 
-        Where |value| + bound reaches the dtype's threshold of rounding to infinity, the infinity of the same sign is right too.
+        An infinity is right where its sign times value, plus bound, reaches the dtype's threshold of rounding to infinity.
         """
         actual = actual.astype(np.float64)
         with np.errstate(all="ignore"):
             ratio = np.abs((actual - self.value) - self.low)
             np.divide(ratio, self.bound, out=ratio, where=ratio != 0)
             if not ratio.max(initial=0.0) <= 1.0:
-                overflows = np.abs(self.value) + self.bound >= self.dtype.overflow_threshold
-                ratio[np.isinf(actual) & (np.sign(actual) == np.sign(self.value)) & overflows] = 0.0
+                overflows = np.sign(actual) * self.value + self.bound >= self.dtype.overflow_threshold
+                ratio[np.isinf(actual) & overflows] = 0.0
                 ratio[np.isnan(ratio)] = np.inf
         if self.rule is not None:
             ratio[(self.rule == FREE) | ((self.rule == NAN) & np.isnan(actual))] = 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .numbers.operations import folded, mean_square, rsqrt
+from .numbers.operations import folded, mean_square, rsqrt, shifted
 
 __all__ = ["Statistics", "bias_gradient", "double_vjp", "forward", "input_gradient", "statistics", "weight_gradient"]
 
@@ -35,7 +35,7 @@ def statistics(x: Any, eps: Any, axes: Axes) -> Statistics:
 def forward(s: Statistics, weight: Any = None, bias: Any = None) -> Any:
     """y = x̂·weight + bias."""
     y = s.normalised if weight is None else s.normalised * weight
-    return y if bias is None else y + bias
+    return y if bias is None else shifted(y, bias)
 
 
 def input_gradient(s: Statistics, dy: Any, weight: Any, axes: Axes) -> Any:

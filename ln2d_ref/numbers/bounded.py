@@ -170,6 +170,11 @@ class Bounded:
         """d, charged u|mean| more for x·scale + (b - mean·scale), and for a flushed difference."""
         return Bounded(self.value, self.error + (self.rounding.unit * mean.reach + self.rounding.flush), self.rounding)
 
+    def shifted(self, bias: Bounded) -> Bounded:
+        """self + bias, charged u|bias| more: the shift b - mean·scale is rounded, and then the sum again."""
+        y = self + bias
+        return Bounded(y.value, y.error + self.rounding.unit * bias.reach, self.rounding)
+
     def rsqrt(self, eps: float) -> Bounded:
         """1/sqrt(self + eps), good to 2 ulp, of a number that is never negative.
 

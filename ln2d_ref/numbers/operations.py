@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["folded", "magnitude", "mean_square", "rsqrt", "zero_like"]
+__all__ = ["folded", "magnitude", "mean_square", "rsqrt", "shifted", "zero_like"]
 
 
 def rsqrt(value: Any, eps: Any) -> Any:
@@ -30,6 +30,11 @@ def mean_square(d: Any, mean: Any, axis: tuple[int, ...]) -> Any:
 def folded(d: Any, mean: Any) -> Any:
     """d = x - mean, charged for an implementation that computes x·scale + shift instead of (x - mean)·scale."""
     return d.folded(mean) if hasattr(d, "folded") else d
+
+
+def shifted(y: Any, bias: Any) -> Any:
+    """y + bias, charged for an implementation that rounds b - mean·scale before it adds x·scale."""
+    return y.shifted(bias) if hasattr(y, "shifted") else y + bias
 
 
 def magnitude(value: Any) -> np.ndarray:
