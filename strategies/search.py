@@ -95,6 +95,10 @@ class Examiner:
     def examine(self, case: Case, *, stateful: bool = True) -> None:
         """Judge a case; raise the Violation that it shows, if new, or Unrepeatable if it does not come back."""
         laws = self.laws if stateful else self.stateless
+        for entry in self.ledger:
+            if entry.crashes and entry.covers(self.implementation.name, case):
+                self.known[entry.name] += 1
+                return
         if self.found is None:
             self.cases += 1
         violation = self._first_new(case, laws)

@@ -1,0 +1,72 @@
+"""The ledger: every entry's pinned case still shows its fault, and an entry hides nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+
+from ln2d_ref import Case, Violation
+from ln2d_ref.check import violations
+from ln2d_ref.implementations import as_implementation, executor_for, load
+from ln2d_ref.laws import Trial, select
+from ln2d_ref.ledger import LEDGER, known_fault, stale
+from strategies.search import Examiner
+
+
+def shown(name: str, case: Case) -> Iterator[Violation]:
+    implementation = load(name)
+    return violations(Trial(executor_for(implementation), implementation, case), select())
+
+
+@pytest.mark.parametrize("entry", LEDGER, ids=lambda entry: entry.name)
+def test_pinned_case_is_covered_by_its_entry(entry):
+    """A pinned case that the entry's own predicate refuses would make the entry stale for no reason."""
+    assert entry.covers(entry.implementation, entry.pinned_case()) or not entry.current()
+
+
+def test_no_entry_is_stale():
+    """A fault that is gone must leave the ledger, or it hides the next one."""
+    assert [entry.name for entry in stale(shown)] == []
+
+
+def test_an_entry_whose_fault_is_gone_is_stale():
+    """The check above can fail: nothing is shown by an implementation that is right."""
+    assert set(stale(lambda name, case: iter(()))) == {entry for entry in LEDGER if entry.current() and not entry.crashes}
+
+
+def test_a_second_fault_beside_a_known_one_is_found():
+    """The ledger knows torch/permute's half gradients; a wrong y is none of them."""
+    right = load("torch/permute")
+    wrong = dataclasses.replace(right, fn=lambda x, weight, bias, eps: right.fn(x, weight, bias, eps) * 1.01)
+    case = next(entry for entry in LEDGER if entry.name == "torch/permute: half gradients").pinned_case()
+    examiner = Examiner(wrong, select())
+    with pytest.raises(Violation, match=r"^y\["):
+        examiner.examine(case)
+
+
+def test_a_larger_error_than_the_ceiling_is_new():
+    """A known gradient fault is known up to its ceiling only."""
+    entry = next(entry for entry in LEDGER if entry.name == "torch/permute: half gradients")
+    violation = next(v for v in shown(entry.implementation, entry.pinned_case()) if entry.matches(v))
+    assert known_fault(violation) is entry
+    violation.ratio = 2 * entry.ceiling
+    assert known_fault(violation) is None
+
+
+def test_an_entry_speaks_of_its_own_implementation_only():
+    """A user's function with the same fault is told of it."""
+    own = as_implementation(load("torch/permute").fn)
+    case = next(entry for entry in LEDGER if entry.name == "torch/permute: half gradients").pinned_case()
+    with pytest.raises(Violation):
+        Examiner(own, select()).examine(case)
+
+
+def test_a_case_that_ends_the_process_is_counted_and_not_run():
+    """A crash would lose everything else that the run could find."""
+    entry = next(entry for entry in LEDGER if entry.crashes)
+    examiner = Examiner(load(entry.implementation), select())
+    examiner.examine(entry.pinned_case())
+    assert examiner.known[entry.name] == 1
+    assert examiner.cases == 0
