@@ -40,23 +40,23 @@ def expect(
     x, dy: (N, C, H, W); weight, bias: (C,), or in sample semantics (C, H, W), or None. y and dx have x's dtype, dweight weight's and
     dbias bias's. `arithmetic` is "float32" (computed in at least float32) or "input" (in x's dtype). Raises as `reference.forward`.
     """
-    inputs = Inputs(x, eps, semantics, dy=dy, weight=weight, bias=bias)
+    inputs = Inputs(x, eps, semantics, weight=weight, bias=bias, **({} if dy is None else {"dy": dy}))
     if inputs.arrays["x"].size == 0:
-        return _empty(inputs, dtype_of(x))
-    return _Bounds(inputs, dtype_of(x), arithmetic_of(dtype_of(x), arithmetic)).expected()
+        return _empty(inputs)
+    return _Bounds(inputs, arithmetic_of(dtype_of(x), arithmetic)).expected()
 
 
 class _Bounds:
     """The bounds of one set of inputs."""
 
-    def __init__(self, inputs: Inputs, result: DType, arithmetic: DType) -> None:
-        self.inputs, self.result, self.arithmetic = inputs, result, arithmetic
+    def __init__(self, inputs: Inputs, arithmetic: DType) -> None:
+        self.inputs, self.arithmetic = inputs, arithmetic
         self.rounding = Rounding.of(arithmetic)
 
     def expected(self) -> dict[str, Expected]:
         """Expectations of all quantities."""
         inputs, axes = self.inputs, self.inputs.axes
-        x, weight, bias, dy = (self._bounded(name) for name in ("x", "weight", "bias", "dy"))
+        x, (weight, bias, dy) = self._bounded("x"), (self._optional(name) for name in ("weight", "bias", "dy"))
         with np.errstate(all="ignore"):
             s = formulas.statistics(x, inputs.eps, axes)
             outside = value_contract(x, s, weight, axes, self.arithmetic)
@@ -80,30 +80,33 @@ class _Bounds:
             expected |= {name: self._single(name, expected[name]) for name in expected.keys() - {"dbias"}}
         return expected
 
-    def _bounded(self, name: str) -> Bounded | None:
-        if name not in self.inputs.arrays:
-            return None
+    def _optional(self, name: str) -> Bounded | None:
+        return self._bounded(name) if name in self.inputs.arrays else None
+
+    def _bounded(self, name: str) -> Bounded:
         values = self.inputs.clean(name)
-        flushable = self.inputs.flushable[name] or self.arithmetic is DTYPES["float16"]
+        flushable = self.inputs.dtypes[name] is not DTYPES["float16"] or self.arithmetic is DTYPES["float16"]
         return Bounded.given(DoubleDouble(values) if self.inputs.wide else values, self.rounding, flushable=flushable)
 
     def _rounded(self, like: str, number: Bounded, rule: Array | None, outside: Array | bool) -> Expected:
         """Expectation of a number rounded into the result's dtype, in the shape of the argument that it is like."""
-        error = number.error * _COMPUTED_IN_FLOAT64 + self.result.smallest_subnormal
-        if self.result is not self.arithmetic:
-            error = error + self.result.roundoff * number.reach
-        if self.result.name != "float16" or self.arithmetic is self.result:
+        result = self.inputs.dtypes[like]
+        error = number.error * _COMPUTED_IN_FLOAT64 + result.smallest_subnormal
+        if result is not self.arithmetic:
+            error = error + result.roundoff * number.reach
+        if result.name != "float16" or self.arithmetic is result:
             error = error + self.rounding.flush
         error[np.isnan(error)] = np.inf
+        low: Array | float
         if isinstance(number.value, DoubleDouble):
-            value, low = number.value.hi, self._shaped(like, number.value.lo)
+            value, low = number.value.hi, self._shaped(like, number.value.lo)  # exact to double-double
         else:
             value, low = number.value, 0.0
         if np.any(outside):
             base = np.zeros(value.shape, np.uint8) if rule is None else rule
             rule = np.where(outside & (base == BOUNDED), FREE, base)
         rule = None if rule is None else self._shaped(like, rule)
-        return Expected(self._shaped(like, value), low, self._shaped(like, error), self.result, rule)
+        return Expected(self._shaped(like, value), low, self._shaped(like, error), result, rule)
 
     def _shaped(self, like: str, array: Array) -> Array:
         shape = self.inputs.shapes[like]
@@ -116,13 +119,13 @@ class _Bounds:
             value = np.broadcast_to(self.inputs.arrays["bias"], value.shape)
         bound = np.where(np.abs(value) < self.rounding.flush, np.abs(value), 0.0)
         rule = None if general.rule is None else np.where(general.rule == NONFINITE, FREE, general.rule)
-        return Expected(value, 0.0, bound, self.result, rule)
+        return Expected(value, 0.0, bound, general.dtype, rule)
 
 
-def _empty(inputs: Inputs, result: DType) -> dict[str, Expected]:
+def _empty(inputs: Inputs) -> dict[str, Expected]:
     """No elements: an empty y and dx, and parameter gradients of exactly 0."""
     like = {"y": "x", "dx": "dy", "dweight": "weight", "dbias": "bias"}
     zeros = {name: np.zeros(inputs.shapes[argument]) for name, argument in like.items() if argument in inputs.shapes}
     if "dy" not in inputs.shapes:
         zeros = {"y": zeros["y"]}
-    return {name: Expected(value, 0.0, value, result) for name, value in zeros.items()}
+    return {name: Expected(value, 0.0, value, inputs.dtypes[like[name]]) for name, value in zeros.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,10 +57,13 @@ class Case:
         if self.dy is None:
             object.__setattr__(self, "dy", np.ones_like(self.x))
         for name, array in self.arrays.items():
-            dtype = dtype_of(array)
+            try:
+                dtype = dtype_of(array)
+            except TypeError as error:
+                raise TypeError(f"{name}: {error}") from None
             if dtype is not dtype_of(self.x):
                 raise TypeError(f"{name} has dtype {dtype.name}, but must have that of x, {dtype_of(self.x).name}")
-            if array.flags.writeable:
+            if array.flags.writeable or not array.flags.owndata:  # the owner of a read-only view may still write
                 array = np.array(array)
                 array.setflags(write=False)
                 object.__setattr__(self, name, array)
@@ -67,8 +71,6 @@ class Case:
         check_arguments(self.x.shape, shapes, self.eps, self.semantics)
         if self.dy is not None and self.dy.shape != self.x.shape:
             raise ValueError(f"dy has shape {self.dy.shape}, but must have that of x, {self.x.shape}")
-        object.__setattr__(self, "requires_grad", tuple(n for n in self.requires_grad if getattr(self, n, None) is not None))
-        object.__setattr__(self, "layouts", {n: layout for n, layout in self.layouts.items() if not layout.contiguous})
         for what, names, allowed in (
             ("requires_grad", self.requires_grad, ("x", "weight", "bias")),
             ("layouts", self.layouts, ARGUMENTS),
@@ -76,6 +78,8 @@ class Case:
             for name in names:
                 if name not in allowed:
                     raise ValueError(f"{what} names {name!r}, but may name {', '.join(allowed)}")
+        object.__setattr__(self, "requires_grad", tuple(name for name in self.requires_grad if getattr(self, name) is not None))
+        object.__setattr__(self, "layouts", {name: layout for name, layout in self.layouts.items() if not layout.contiguous})
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -117,7 +121,9 @@ class Case:
 
     def varied(self) -> Case:
         """Other values of the same shapes, dtype and layouts: x and dy negated, weight and bias reversed."""
-        flipped = {n: np.ascontiguousarray(a[::-1]) for n, a in (("weight", self.weight), ("bias", self.bias)) if a is not None}
+        flipped: dict[str, Any] = {
+            n: np.ascontiguousarray(a[::-1]) for n, a in (("weight", self.weight), ("bias", self.bias)) if a is not None
+        }
         return replace(self, x=-self.x, dy=None if self.dy is None else -self.dy, **flipped)
 
     def __repr__(self) -> str:
@@ -155,8 +161,9 @@ class Case:
             raise ValueError(f"version is {data.get('version')!r}, but this release reads version {VERSION}")
         if data.keys() != _FIELDS:
             raise ValueError(f"fields are {sorted(data)}, but must be {sorted(_FIELDS)}")
+        arrays: dict[str, Any] = {name: _decoded(name, array) for name, array in data["arrays"].items()}
         return cls(
-            **{name: _decoded(name, array) for name, array in data["arrays"].items()},
+            **arrays,
             layouts={name: Layout(**layout) for name, layout in data["layouts"].items()},
             requires_grad=tuple(data["requires_grad"]),
             **{name: data[name] for name in ("eps", "semantics", "device", "threads", "regime")},
@@ -209,7 +216,7 @@ def _decoded(name: str, encoded: Mapping[str, Any]) -> np.ndarray:
         raise ValueError(f"{name} has dtype {encoded['dtype']!r}, but must have one of {', '.join(DTYPES)}")
     dtype = DTYPES[encoded["dtype"]].numpy
     data = base64.b64decode(encoded["data"], validate=True)
-    size = int(np.prod(encoded["shape"], dtype=np.int64)) * dtype.itemsize
+    size = math.prod(encoded["shape"]) * dtype.itemsize
     if len(data) != size:
         fault = "truncated" if len(data) < size else "oversized"
         raise ValueError(f"{name} is {fault}: {len(data)} bytes, but {size} for {encoded['dtype']}{encoded['shape']}")

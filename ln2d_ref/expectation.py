@@ -41,8 +41,8 @@ class Expected:
 
         An infinity is right where its sign times value, plus bound, reaches the dtype's threshold of rounding to infinity.
         """
-        actual = actual.astype(np.float64)
         with np.errstate(all="ignore"):
+            actual = actual.astype(np.float64)
             ratio = np.abs((actual - self.value) - self.low)
             np.divide(ratio, self.bound, out=ratio, where=ratio != 0)
             if not ratio.max(initial=0.0) <= 1.0:

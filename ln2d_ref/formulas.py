@@ -58,9 +58,7 @@ def bias_gradient(dy: Any, affine: Axes) -> Any:
     return dy.sum(axis=affine, keepdims=True)
 
 
-def double_vjp(
-    s: Statistics, cx: Any, cweight: Any, cbias: Any, dy: Any, weight: Any, axes: Axes, affine: Axes
-) -> tuple[Any, Any, Any]:
+def double_vjp(s: Statistics, cx: Any, cweight: Any, cbias: Any, dy: Any, weight: Any, axes: Axes, affine: Axes) -> tuple[Any, Any, Any]:
     """Cotangents of dy, x and weight, given those (cx, cweight, cbias) of (dx, dweight, dbias).
 
     With A = mean(g x̂), B = mean(cx x̂), P = rstd(cx - mean cx - x̂ B) and h = dy·cweight:

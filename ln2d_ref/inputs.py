@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from .dtypes import DTYPES
+from .dtypes import DTYPES, dtype_of
 from .numbers import Wide
 from .semantics import affine_axes, check_arguments, group_axes, group_size, on_axes
 
 __all__ = ["Inputs"]
 
 Array = np.ndarray
+_SMALLEST_PLAIN_EPS = 1e-60
+"""Below it, powers of 1/sqrt(eps) may leave float64's range."""
 _PARAMETERS = frozenset({"weight", "bias", "cweight", "cbias", "tweight", "tbias"})
 
 
@@ -20,6 +22,9 @@ class Inputs:
     """Validated inputs on the axes of x, as numbers of one kind, with non-finite elements put to 0 and remembered."""
 
     def __init__(self, x: Any, eps: float, semantics: str, **others: Any) -> None:
+        for name in ("dy", "cx", "tx"):
+            if name in others and others[name] is None:
+                raise TypeError(f"{name} is None, but must be an array of the shape of x")
         given = {"x": _floating("x", x)}
         given |= {name: _floating(name, value) for name, value in others.items() if value is not None}
         self.x_shape = given["x"].shape
@@ -29,11 +34,11 @@ class Inputs:
             if given[name].shape != self.x_shape:
                 raise ValueError(f"{name} has shape {given[name].shape}, but must have the shape of x, {self.x_shape}")
         self.shapes = {name: array.shape for name, array in given.items()}
+        self.dtypes = {name: dtype_of(array) for name, array in given.items()}
         self.axes = group_axes(semantics)
         self.single = group_size(self.x_shape, semantics) == 1
         self.eps = float(eps)
-        self.wide = any(array.dtype == np.float64 for array in given.values())
-        self.flushable = {name: array.dtype != np.float16 for name, array in given.items()}
+        self.wide = any(array.dtype == np.float64 for array in given.values()) or 0 < self.eps < _SMALLEST_PLAIN_EPS
         self.arrays: dict[str, Array] = {}
         self.nonfinite: dict[str, Array] = {}
         for name, array in given.items():
@@ -56,15 +61,15 @@ class Inputs:
             return None
         return Wide(self.clean(name)) if self.wide else self.clean(name)
 
-    def bad(self, *names: str) -> Array | bool:
+    def bad(self, *names: str) -> Any:
         """Where one of the named arguments is not finite, broadcast on the axes of x; False where none is."""
         masks = [self.nonfinite[name] for name in names if name in self.nonfinite]
-        result: Array | bool = False
+        result: Any = False
         for mask in masks:
-            result = np.logical_or(result, mask)
+            result = mask if result is False else np.asarray(result | mask)
         return result
 
-    def bad_group(self, *names: str) -> Array | bool:
+    def bad_group(self, *names: str) -> Any:
         """The same for groups that hold such an element, with the group's axes kept as 1."""
         bad = self.bad(*names)
         if bad is False:

@@ -112,6 +112,8 @@ def place(array: np.ndarray, layout: Layout) -> Storage:
     for name in ("order", "steps"):
         if getattr(layout, name) and len(getattr(layout, name)) != array.ndim:
             raise ValueError(f"{name} of the layout is {getattr(layout, name)}, but the array has {array.ndim} axes")
+    if any(axis >= array.ndim for axis in layout.expanded):
+        raise ValueError(f"expanded of the layout is {layout.expanded}, but the array has {array.ndim} axes")
     size = layout.offset + layout.span(array.shape) + GUARD
     buffer = np.full(size, np.nan, dtype=array.dtype)
     storage = Storage(buffer, array.shape, layout.strides(array.shape), layout.offset)

@@ -136,7 +136,11 @@ def double_vjp(
         s = formulas.statistics(number("x"), inputs.eps, inputs.axes)
         on_dy, on_x, on_weight = formulas.double_vjp(
             s,
-            *(number(name) for name in ("cx", "cweight", "cbias", "dy", "weight")),
+            number("cx"),
+            number("cweight"),
+            number("cbias"),
+            number("dy"),
+            number("weight"),
             inputs.axes,
             inputs.affine("weight") if weight is not None else inputs.axes,
         )

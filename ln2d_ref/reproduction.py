@@ -58,7 +58,8 @@ def call():
 print({headline!r})
 results = call()
 for name, value in results.items():
-    print(name, "is", f"{{value.dtype}}{{list(value.shape)}} on {{value.device}}" if isinstance(value, torch.Tensor) else type(value).__name__)
+    tensor = isinstance(value, torch.Tensor)
+    print(name, "is", f"{{value.dtype}}{{list(value.shape)}} on {{value.device}}" if tensor else type(value).__name__)
 for name, tensor in arguments.items():
     if not torch.equal(tensor.detach().nan_to_num(), before[name].nan_to_num()):
         print(name, "was changed by the call")

@@ -17,6 +17,7 @@ __all__ = ["GROUP_AXES", "SEMANTICS", "affine_axes", "check_arguments", "group_a
 
 GROUP_AXES: Mapping[str, tuple[int, ...]] = MappingProxyType({"channel": (1,), "sample": (1, 2, 3)})
 SEMANTICS = tuple(GROUP_AXES)
+_LARGEST_EPS = float(np.finfo(np.float64).max)
 
 
 def group_axes(semantics: str) -> tuple[int, ...]:
@@ -54,5 +55,5 @@ def check_arguments(shape: tuple[int, ...], parameters: Mapping[str, tuple[int, 
         if parameter is not None and parameter not in allowed:
             legal = " or ".join(map(str, allowed))
             raise ValueError(f"{name} has shape {parameter}, but must have shape {legal} for x of shape {shape}")
-    if not (isinstance(eps, (int, float)) and 0 <= eps < float("inf")):
+    if not (isinstance(eps, (int, float)) and 0 <= eps <= _LARGEST_EPS):
         raise ValueError(f"eps is {eps!r}, but must be a finite number >= 0")

@@ -31,7 +31,10 @@ def layouts(draw: st.DrawFn, ndim: int, *, allow_contiguous: bool = True, allow_
     else:
         kinds = ((2, "sliced"), (2, "stepped"), (1, "mixed")) + (((1, "expanded"),) if allow_expanded else ())
     kind = draw(weighted(kinds), label="layout")
-    order, steps, offset, expanded = (), (), 0, ()
+    order: tuple[int, ...] = ()
+    steps: tuple[int, ...] = ()
+    expanded: tuple[int, ...] = ()
+    offset = 0
     if kind == "channels_last":
         order = (0, 2, 3, 1)
     elif kind == "transposed":

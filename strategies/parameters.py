@@ -58,9 +58,7 @@ def _nonfinite(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     return array
 
 
-WEIGHTS: Regimes = MappingProxyType(
-    {"normal": _normal, "near_one": _near_one, "with_zeros": _with_zeros, "large": _large, "ones": _ones}
-)
+WEIGHTS: Regimes = MappingProxyType({"normal": _normal, "near_one": _near_one, "with_zeros": _with_zeros, "large": _large, "ones": _ones})
 BIASES: Regimes = MappingProxyType({"normal": _normal, "with_zeros": _with_zeros, "large": _large, "zeros": _zeros})
 GRADIENTS: Regimes = MappingProxyType(
     {

@@ -63,11 +63,7 @@ class Report:
 
     def __str__(self) -> str:
         worst = max(self.worst.values(), default=0.0)
-        lines = [
-            str(self.violation)
-            if self.violation
-            else f"no violation in {self.cases} cases, worst error at {worst:.2f} of the bound"
-        ]
+        lines = [str(self.violation) if self.violation else f"no violation in {self.cases} cases, worst error at {worst:.2f} of the bound"]
         lines += [f"known: {name} ({count} times)" for name, count in self.known.items()]
         lines += [f"observed: {name} ({count} times)" for name, count in self.observations.items()]
         return "\n".join(lines)

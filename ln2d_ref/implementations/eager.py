@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 __all__ = ["composed", "composed_float32", "group_norm", "layer_norm_chw", "permute", "unpermuted"]
-
-Tensor = torch.Tensor
 
 
 def permute(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -28,8 +27,8 @@ def composed(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) 
 def composed_float32(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """channel: `composed`, computed in at least float32 and rounded once."""
     dtype = torch.promote_types(x.dtype, torch.float32)
-    parameters = (None if parameter is None else parameter.to(dtype) for parameter in (weight, bias))
-    return composed(x.to(dtype), *parameters, eps).to(x.dtype)
+    weight, bias = (None if parameter is None else parameter.to(dtype) for parameter in (weight, bias))
+    return composed(x.to(dtype), weight, bias, eps).to(x.dtype)
 
 
 def layer_norm_chw(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:

@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -85,9 +85,7 @@ def as_implementation(
     if device is not None:
         declared["devices"] = (device,)
     if torch is not None and isinstance(value, torch.nn.Module):
-        raise TypeError(
-            f"{type(value).__name__} object is an nn.Module, whose sizes are fixed; give its class, or a function of it"
-        )
+        raise TypeError(f"{type(value).__name__} object is an nn.Module, whose sizes are fixed; give its class, or a function of it")
     if torch is not None and isinstance(value, type) and issubclass(value, torch.nn.Module):
         from .module import from_module
 
@@ -115,7 +113,7 @@ def _adapted(implementation: Implementation, semantics: str | None, device: str 
     return replace(implementation, devices=(device,))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _from_file(path: str) -> ModuleType:
     file = Path(path)
     if not file.is_file():

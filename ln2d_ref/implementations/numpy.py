@@ -58,7 +58,7 @@ class NumpyExecutor:
             if vjp is not None and isinstance(returned["y"], np.ndarray):
                 gradients = dict(zip(("dx", "dweight", "dbias"), vjp(placed.array("dy"), x, weight, bias, case.eps), strict=True))
                 returned |= {name: gradients[name] for name in case.quantities if name != "y"}
-        except Exception as error:  # noqa: BLE001 - whatever it raises is an outcome
+        except Exception as error:
             raised = Raised(stage, type(error).__name__, str(error))
         results = {name: _result(value) for name, value in returned.items()}
         changed, spilled = _changes(placed)

@@ -112,15 +112,16 @@ class TorchExecutor:
                     )
                     returned |= {f"d{name}": gradient for name, gradient in zip(names, gradients, strict=True)}
                     results |= {f"d{name}": _result(gradient) for name, gradient in zip(names, gradients, strict=True)}
-            except Exception as error:  # noqa: BLE001 - whatever it raises is an outcome
+            except Exception as error:
                 raised = Raised(stage, type(error).__name__, str(error))
             disturbed = state.disturbed()
         changed, spilled = _changes(placed)
         shared = _shared(returned.get("y"), placed)
         rewritten = tuple(name for name, tensor, array in placed.earlier if not _same_bits(to_numpy(tensor), array))
         for name, value in returned.items():
-            if results[name].array is not None:
-                placed.earlier.append((name, value, results[name].array))
+            array = results[name].array
+            if array is not None:
+                placed.earlier.append((name, value, array))
         return Outcome(results, raised, changed, spilled, shared, disturbed, rewritten)
 
 
@@ -134,8 +135,9 @@ def _result(value: Any) -> Result:
 
 def _differentiable(y: Any, placed: _Placed) -> bool:
     dy = placed.tensor("dy")
-    fits = isinstance(y, torch.Tensor) and dy is not None and y.shape == dy.shape and y.dtype == dy.dtype
-    return bool(placed.case.requires_grad) and fits and y.requires_grad and y.device == dy.device
+    if not isinstance(y, torch.Tensor) or dy is None or not placed.case.requires_grad:
+        return False
+    return y.requires_grad and y.shape == dy.shape and y.dtype == dy.dtype and y.device == dy.device
 
 
 def _changes(placed: _Placed) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -72,8 +72,7 @@ def _node(
             if dims[1] is None and dims[2] is None:
                 return unfold(Node.apply(x.movedim(dims[0], 0).flatten(0, 1), weight, bias, *rest), batch), 0
             at = [
-                [tensor if dim is None else tensor.select(dim, i) for tensor, dim in zip(tensors, dims, strict=False)]
-                for i in range(batch)
+                [tensor if dim is None else tensor.select(dim, i) for tensor, dim in zip(tensors, dims, strict=False)] for i in range(batch)
             ]
             return torch.stack([Node.apply(*one, *rest) for one in at]), 0
 

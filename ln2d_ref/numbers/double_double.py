@@ -100,7 +100,7 @@ class DoubleDouble:
     def __truediv__(self, divisor: float) -> DoubleDouble:
         """Quotient by one float64 number."""
         quotient = self.hi / divisor
-        product, error = two_product(quotient, np.float64(divisor))
+        product, error = two_product(quotient, np.asarray(divisor, np.float64))
         rest = (self.hi - product) - error + self.lo
         return DoubleDouble(*_quick_two_sum(quotient, rest / divisor))
 

@@ -232,9 +232,7 @@ def _jets(array: Any, slope: Any) -> Array | None:
     return _mapped(Jet, numbers(array)) if slope is None else _mapped(Jet, numbers(array), numbers(slope))
 
 
-def _gradients(
-    dy: Array, given: list[Array | None], eps: Any, semantics: str, zero: Any
-) -> tuple[Array, Array | None, Array | None]:
+def _gradients(dy: Array, given: list[Array | None], eps: Any, semantics: str, zero: Any) -> tuple[Array, Array | None, Array | None]:
     tape = Tape()
     leaves = [_mapped(tape.node, array) for array in given]
     y = _output(*leaves, tape.node(eps), semantics)

@@ -60,9 +60,9 @@ def differences(a: Case, b: Case) -> list[str]:
     names = [name for name in vars(a) if name not in case_module.ARGUMENTS and getattr(a, name) != getattr(b, name)]
     for name in case_module.ARGUMENTS:
         one, other = getattr(a, name), getattr(b, name)
-        if (one is None) != (other is None):
-            names.append(name)
-        elif one is not None and (one.dtype, one.shape, one.tobytes()) != (other.dtype, other.shape, other.tobytes()):
+        if (one is None) != (other is None) or (
+            one is not None and (one.dtype, one.shape, one.tobytes()) != (other.dtype, other.shape, other.tobytes())
+        ):
             names.append(name)
     return names
 

@@ -181,9 +181,9 @@ def test_a_module_class_that_cannot_be_built_is_refused(file: str) -> None:
 
 def test_a_module_object_is_refused(file: str) -> None:
     """It has one number of channels; its class has all."""
-    with pytest.raises(TypeError, match="Both object is an nn.Module.*give its class"):
+    with pytest.raises(TypeError, match=r"Both object is an nn.Module.*give its class"):
         load(f"{file}:instance")
-    with pytest.raises(TypeError, match="LayerNorm object is an nn.Module"):
+    with pytest.raises(TypeError, match=r"LayerNorm object is an nn.Module"):
         as_implementation(torch.nn.LayerNorm(4))
 
 
@@ -221,8 +221,8 @@ def test_a_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
     """The path is the likeliest mistake."""
     with pytest.raises(ImportError, match=re.escape(f"{tmp_path}/nothing.py does not exist")):
         load(f"{tmp_path}/nothing.py:right")
+    (tmp_path / "folder.py").mkdir()
     with pytest.raises(ImportError, match=re.escape(f"{tmp_path}/folder.py does not exist")):
-        (tmp_path / "folder.py").mkdir()
         load(f"{tmp_path}/folder.py:right")
 
 
@@ -245,7 +245,7 @@ def test_a_file_that_does_not_import_is_named_with_its_error(source: str, error:
 
 def test_a_module_that_does_not_import_is_named_with_its_error() -> None:
     """As for a file."""
-    with pytest.raises(ImportError, match="nowhere.norms does not import: ModuleNotFoundError: No module named 'nowhere'"):
+    with pytest.raises(ImportError, match=r"nowhere.norms does not import: ModuleNotFoundError: No module named 'nowhere'"):
         load("nowhere.norms:right")
 
 

@@ -125,9 +125,7 @@ def test_a_loaded_framework_would_be_seen() -> None:
 
 def test_numpy_implementations_run_without_a_framework() -> None:
     """Frameworks are imported only when used."""
-    statement = (
-        "import numpy, ln2d_ref; ln2d_ref.check('numpy/reference', ln2d_ref.Case(numpy.ones((1, 2, 1, 1)), weight=numpy.ones(2)))"
-    )
+    statement = "import numpy, ln2d_ref; ln2d_ref.check('numpy/reference', ln2d_ref.Case(numpy.ones((1, 2, 1, 1)), weight=numpy.ones(2)))"
     assert not modules_after(statement) & FRAMEWORKS
 
 
@@ -214,9 +212,7 @@ def graph(package: str) -> dict[str, set[str]]:
     """For each file of a package, the files of it that it imports when it is loaded."""
     places = {".".join(place_of(path)): path for path in files(package)}
     return {
-        name: {
-            found for _, dotted in imported(path.read_text(encoding="utf-8"), place_of(path)) if (found := _file(dotted, places))
-        }
+        name: {found for _, dotted in imported(path.read_text(encoding="utf-8"), place_of(path)) if (found := _file(dotted, places))}
         - {name}
         for name, path in places.items()
     }

@@ -118,9 +118,7 @@ def test_plain_float64_operation_is_not_good(operation: Callable[[Any, Any], Any
         assert_good(operation(a, b), operation(numbers(a), numbers(b)))
 
 
-@pytest.mark.parametrize(
-    "shape_axes", [((2, 3, 4, 5), (1,)), ((2, 3, 4, 5), (1, 2, 3)), ((2, 3, 4, 5), (0, 2, 3)), ((2, 0, 1, 1), (1,))]
-)
+@pytest.mark.parametrize("shape_axes", [((2, 3, 4, 5), (1,)), ((2, 3, 4, 5), (1, 2, 3)), ((2, 3, 4, 5), (0, 2, 3)), ((2, 0, 1, 1), (1,))])
 @pytest.mark.parametrize("kind", [DoubleDouble, Wide])
 def test_sum_and_mean_have_the_shape_of_numpys(kind: Any, shape_axes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     """An axis summed in another's place would be seen by the values too: they are powers of two, so that sums are exact."""
@@ -212,9 +210,7 @@ def test_wide_sum_of_widely_different_exponents_is_good() -> None:
     terms = [1e300, 1e-300, 3.0, -5e-324, 1e284, 1e270]
     total = Wide(np.array(terms)).sum(**rows)
     assert_good(total, numbers([mp.fsum(terms)]))
-    assert_good(
-        Wide(np.array([1e-300, 3e-324])) + Wide(np.array([1e-310, 0.0])), numbers([mp.mpf(1e-300) + mp.mpf(1e-310), 3e-324])
-    )
+    assert_good(Wide(np.array([1e-300, 3e-324])) + Wide(np.array([1e-310, 0.0])), numbers([mp.mpf(1e-300) + mp.mpf(1e-310), 3e-324]))
 
 
 def test_wide_zero_is_neutral_in_sums_and_absorbs_in_products() -> None:

@@ -42,9 +42,7 @@ WORKING = {"float16": 2.0**-44, "bfloat16": 2.0**-44, "float32": 2.0**-44, "floa
 """What the reference may lose before that, relative to `Scales`: a few bits above the roundoff of float64 and of double-double."""
 
 FORMS = [
-    (semantics, shape)
-    for semantics, shape in product(SEMANTICS, ("channel", "element"))
-    if semantics == "sample" or shape == "channel"
+    (semantics, shape) for semantics, shape in product(SEMANTICS, ("channel", "element")) if semantics == "sample" or shape == "channel"
 ]
 quick = partial(settings, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
@@ -163,9 +161,7 @@ def exact_results(x: Any, weight: Any, bias: Any, dy: Any, eps: float, semantics
     return dict(zip(("y", "dx", "dweight", "dbias"), (y, *gradients), strict=True))
 
 
-def assert_public_right(
-    x: Any, weight: Any, bias: Any, dy: Any, eps: float, semantics: str, working: float
-) -> dict[str, Array | None]:
+def assert_public_right(x: Any, weight: Any, bias: Any, dy: Any, eps: float, semantics: str, working: float) -> dict[str, Array | None]:
     """forward and vjp are right; what is right is returned."""
     right, scales = exact_results(x, weight, bias, dy, eps, semantics), Scales(x, weight, eps, semantics)
     options = {"eps": eps, "semantics": semantics}

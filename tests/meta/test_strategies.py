@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import cache, partial
 from itertools import product
 from random import Random
 from typing import Any, TypeVar
@@ -56,7 +56,7 @@ def smallest(strategy: st.SearchStrategy[T], condition: Callable[[T], bool] = la
     return find(strategy, condition, settings=settings(max_examples=2000, **_FEW), random=Random(0))
 
 
-@lru_cache(maxsize=None)
+@cache
 def pool(dtype: str) -> tuple[Case, ...]:
     """Cases of one dtype by default arguments."""
     return tuple(drawn(cases(dtypes=dtype), 400))
@@ -71,19 +71,19 @@ _CHEAP = {"shape_kinds": "single", "semantics": "sample", "regimes": "normal", "
 """Arguments for what does not depend on shapes and values."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def affine_pool() -> tuple[Case, ...]:
     """Contiguous cases."""
     return drawn_by_many(cases(**_CHEAP, allow_strided=False))
 
 
-@lru_cache(maxsize=None)
+@cache
 def strided_pool() -> tuple[Case, ...]:
     """Strided ones with both parameters."""
     return drawn_by_many(cases(**_CHEAP, affine="both", allow_contiguous=False))
 
 
-@lru_cache(maxsize=None)
+@cache
 def small_pool() -> tuple[Case, ...]:
     """Small finite cases of one dtype, all else by default."""
     return tuple(drawn(cases(shape_kinds="small", regimes=FINITE_REGIMES, dtypes="float32"), 400))
@@ -151,9 +151,7 @@ def test_shapes_keep_to_their_size(max_elements: int, semantics: str) -> None:
     """At most max_elements, but for a rare one of `rows`, with 8 times as many."""
     for kind in SHAPE_KINDS:
         limit = max_elements * (8 if kind == "rows" else 1)
-        beyond = {
-            shape for shape in drawn(shapes(semantics, kinds=kind, max_elements=max_elements), 150) if math.prod(shape) > limit
-        }
+        beyond = {shape for shape in drawn(shapes(semantics, kinds=kind, max_elements=max_elements), 150) if math.prod(shape) > limit}
         assert beyond == set(), kind
 
 
@@ -395,9 +393,7 @@ def test_regimes_are_what_they_are_named_for(semantics: str, dtype: str) -> None
     assert (np.ptp(of("constant"), axis=axes) == 0).all()
     assert np.unique(of("constant")).size > 1
     assert np.unique(of("two_valued", 0.0)).size == 2
-    outlier = np.sort(
-        np.abs(np.moveaxis(of("outlier", 1.0), axes, range(len(axes))).reshape(group_size((4, 16, 4, 4), semantics), -1)), 0
-    )
+    outlier = np.sort(np.abs(np.moveaxis(of("outlier", 1.0), axes, range(len(axes))).reshape(group_size((4, 16, 4, 4), semantics), -1)), 0)
     assert (outlier[-1] > 100 * outlier[-2]).all()
     scales = spread(of("mixed_scale"))
     assert scales.max() > 100 * scales.min()
@@ -409,11 +405,7 @@ def test_regimes_are_what_they_are_named_for(semantics: str, dtype: str) -> None
     assert (np.abs(of("subnormal")) < row.smallest_normal).all()
     assert (of("subnormal") != 0).any()
     huge = np.abs(of("huge", 1.0)).max()
-    assert (
-        Setting((4, 16, 4, 4), row, semantics, 1e-2, 1.0).ceiling / 64
-        < huge
-        <= Setting((4, 16, 4, 4), row, semantics, 1.0, 1.0).ceiling
-    )
+    assert Setting((4, 16, 4, 4), row, semantics, 1e-2, 1.0).ceiling / 64 < huge <= Setting((4, 16, 4, 4), row, semantics, 1.0, 1.0).ceiling
     integers_ = of("integers")
     assert (integers_ == np.rint(integers_)).all()
     tails = np.abs(of("heavy_tailed", 0.0))
@@ -497,9 +489,7 @@ def affine_of(case: Case) -> str:
     return next(name for name, given_ in _GIVEN.items() if set(given_) == case.arrays.keys() - {"x", "dy"})
 
 
-@pytest.mark.parametrize(
-    ("affine", "subset"), _SUBSETS, ids=lambda value: value if isinstance(value, str) else "+".join(value) or "-"
-)
+@pytest.mark.parametrize(("affine", "subset"), _SUBSETS, ids=lambda value: value if isinstance(value, str) else "+".join(value) or "-")
 def test_each_combination_of_parameters_meets_each_set_of_gradients(affine: str, subset: tuple[str, ...]) -> None:
     """A backward has a branch for each, and the commonest mistake is in the one that nobody takes."""
     assert set(_GIVEN) == set(AFFINE_COMBINATIONS)
@@ -527,7 +517,7 @@ def test_every_degenerate_shape_is_drawn(semantics: str) -> None:
     assert (1, 1, 1, 1) in found
 
 
-@lru_cache(maxsize=None)
+@cache
 def _degenerate_pool() -> tuple[Case, ...]:
     return tuple(drawn(cases(shape_kinds=("single", "empty"), dtypes="float32"), 400))
 
@@ -540,7 +530,7 @@ def test_channels_lie_around_every_tile_size(semantics: str, off: int, power: in
     assert power + off in _tile_channels(semantics)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tile_channels(semantics: str) -> frozenset[int]:
     return frozenset(shape[1] for shape in drawn(shapes(semantics, kinds="tile"), 1500))
 
@@ -579,7 +569,7 @@ def test_nan_and_both_infinities_are_drawn(argument: str) -> None:
     assert {np.inf, -np.inf} <= set(values[np.isinf(values)].tolist())
 
 
-@lru_cache(maxsize=None)
+@cache
 def _nonfinite_pool() -> tuple[Case, ...]:
     return tuple(drawn(cases(regimes="nonfinite", shape_kinds=("small", "medium"), dtypes="float32", max_elements=256), 300))
 

@@ -67,9 +67,7 @@ _HONEST: Mapping[str, _Maker] = MappingProxyType(
         "composed_rsqrt": lambda semantics: composed(by_division=False, semantics=semantics),
     }
 )
-_DISPUTED: Mapping[str, _Maker] = MappingProxyType(
-    {name: partial(layer_norm, recipe) for name, recipe in _DISPUTED_RECIPES.items()}
-)
+_DISPUTED: Mapping[str, _Maker] = MappingProxyType({name: partial(layer_norm, recipe) for name, recipe in _DISPUTED_RECIPES.items()})
 
 
 def honest(semantics: str, *, affine_shape: str = "channel") -> dict[str, Implementation]:
