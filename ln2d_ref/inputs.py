@@ -24,7 +24,7 @@ class Inputs:
     def __init__(self, x: Any, eps: float, semantics: str, **others: Any) -> None:
         for name in ("dy", "cx", "tx"):
             if name in others and others[name] is None:
-                raise TypeError(f"{name} is None, but must be an array of the shape of x")
+                raise TypeError(f"{name} has no value (None), but must be an array of the shape of x and of a floating dtype")
         given = {"x": _floating("x", x)}
         given |= {name: _floating(name, value) for name, value in others.items() if value is not None}
         self.x_shape = given["x"].shape

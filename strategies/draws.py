@@ -25,7 +25,6 @@ def integers(low: int, high: int) -> st.SearchStrategy[int]:
     return st.integers(_FAR, _FAR + (high - low)).map(lambda drawn: drawn - _FAR + low)
 
 
-@lru_cache(maxsize=1024)
 def choices(options: tuple[T, ...]) -> st.SearchStrategy[T]:
     """One of the options, uniformly; shrinks towards the first."""
     return integers(0, len(options) - 1).map(options.__getitem__)
