@@ -90,7 +90,9 @@ def cases(
     plan = _Plan(shape, parameter, dtype, which, drawn_eps, combination)
     laid_out = draw(_layouts(plan, allow_contiguous, allow_strided), label="layouts")
     size = int(np.prod(shape, dtype=np.int64))
-    one_by_one = draw(integers(0, 2), label="one by one") == 2  # drawn in any case, so that a small array takes no more draws than a large one
+    one_by_one = (
+        draw(integers(0, 2), label="one by one") == 2
+    )  # drawn in any case, so that a small array takes no more draws than a large one
     if one_by_one and 0 < size <= _SMALL and regimes != ("nonfinite",):
         regime, arrays = "small", draw(_small_arrays(plan), label="values")
     else:

@@ -26,7 +26,7 @@ single   one-element groups
 empty    N, H or W is 0
 """
 
-_WEIGHTS = {"small": 8, "medium": 8, "tile": 5, "rows": 2, "single": 2, "empty": 2}
+_WEIGHTS = {"small": 8, "medium": 8, "tile": 5, "rows": 3, "single": 2, "empty": 2}
 _SIDES = (1, 2, 3, 4, 5, 7, 8, 11, 13, 16, 17, 20)
 _CHANNELS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64)
 
@@ -83,8 +83,8 @@ def _tiles(draw: st.DrawFn, semantics: str, max_elements: int) -> Shape:
 
 @st.composite
 def _rows(draw: st.DrawFn, semantics: str, max_elements: int) -> Shape:
-    """Groups of 2 to 6 values, 2^k + {-1, 0, 1} of them; one in 8 goes to k = 16."""
-    far = max_elements >= 1 << 11 and draw(integers(0, 7), label="far") == 7
+    """Groups of 2 to 6 values, 2^k + {-1, 0, 1} of them; one in 6 goes to k = 16."""
+    far = max_elements >= 1 << 11 and draw(integers(0, 5), label="far") == 5
     size = draw(integers(2, 3 if far else 6), label="group size")
     k = 16 if far else draw(integers(3, max(3, int(math.log2(max_elements // size)) - 1)), label="k")
     count = 2**k + draw(choices((0, 1, -1)), label="off the power by")

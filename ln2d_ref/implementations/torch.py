@@ -180,6 +180,7 @@ class _GlobalState:
         self.grad_mode = torch.is_grad_enabled()
         self.threads = torch.get_num_threads()
         self.random = torch.random.get_rng_state()
+        self.flushes = _flushes()
 
     def disturbed(self) -> tuple[str, ...]:
         """Names of what has changed since, put back."""
@@ -196,7 +197,15 @@ class _GlobalState:
         if not torch.equal(torch.random.get_rng_state(), self.random):
             names.append("random state")
             torch.random.set_rng_state(self.random)
+        if _flushes() != self.flushes:
+            names.append("denormal mode")
+            torch.set_flush_denormal(self.flushes)
         return tuple(names)
+
+
+def _flushes() -> bool:
+    """Whether this thread flushes subnormals to zero."""
+    return float(torch.full((), 1e-40) * 1.0) == 0.0
 
 
 @contextmanager
