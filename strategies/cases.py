@@ -17,7 +17,7 @@ from ln2d_ref.layout import Layout
 from ln2d_ref.semantics import SEMANTICS, group_axes
 
 from .arguments import some_of
-from .draws import chances, choices, integers, weighted
+from .draws import chances, choices, integers, unrepeating, weighted
 from .epsilons import epsilons
 from .layouts import layouts
 from .parameters import BIASES, GRADIENTS, WEIGHTS, cancelling_bias
@@ -44,6 +44,7 @@ class _Plan:
     affine: str
 
 
+@unrepeating
 @st.composite
 def cases(
     draw: st.DrawFn,
