@@ -1,14 +1,15 @@
-"""Directions in which a case is differentiated: made from its arrays, so that no case has to carry them."""
+"""Directions in which a case is differentiated, and the batch that vmap maps over: made from its arrays, so that no case carries them."""
 
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 
 import numpy as np
 
 from .case import Case
 
-__all__ = ["directions"]
+__all__ = ["directions", "members"]
 
 _SEEDS = {"x": 0x9E3779B9, "weight": 0x85EBCA6B, "bias": 0xC2B2AE35}
 
@@ -21,6 +22,13 @@ def directions(case: Case, which: int) -> dict[str, np.ndarray]:
     """
     seed = zlib.crc32(np.ascontiguousarray(case.x).view(np.uint8).tobytes())
     return {name: _direction(getattr(case, name), seed ^ _SEEDS[name] ^ which * 0x27D4EB2F) for name in case.requires_grad}
+
+
+def members(case: Case, *, parameters: bool) -> tuple[Case, Case]:
+    """The case, and the case with x and dy (and, if `parameters`, weight and bias) reversed along every axis; both contiguous."""
+    names = ("x", "dy", *(("weight", "bias") if parameters else ()))
+    given = {name: array for name, array in case.arrays.items() if name in names}
+    return case.densely(), replace(case.densely(), **{name: np.ascontiguousarray(np.flip(array)) for name, array in given.items()})
 
 
 def _direction(like: np.ndarray, seed: int) -> np.ndarray:
