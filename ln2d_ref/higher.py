@@ -104,9 +104,7 @@ def _by_hand(bounds: Bounds, s: Statistics, dy: Bounded, weight: Bounded | None)
     cx = bounds.optional("tx") or bounds.bounded("x") * 0.0
     cweight, cbias = bounds.optional("tweight"), bounds.optional("tbias")
     affine = bounds.inputs.affine("weight") if weight is not None else bounds.inputs.axes
-    return dict(
-        zip(("y", "x", "weight"), formulas.double_vjp(s, cx, cweight, cbias, dy, weight, bounds.inputs.axes, affine), strict=True)
-    )
+    return dict(zip(("y", "x", "weight"), formulas.double_vjp(s, cx, cweight, cbias, dy, weight, bounds.inputs.axes, affine), strict=True))
 
 
 def _factors(bounds: Bounds, order: int) -> list[Array]:

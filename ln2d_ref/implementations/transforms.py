@@ -17,34 +17,36 @@ __all__ = ["WAYS"]
 
 
 def double_backward(fn: Any, given: Any, eps: float, along: Any, then: Any, batch: Any) -> Any:
-    """Gradients of sum(gradient·direction) with respect to dy and the arguments."""
+    """Gradients of sum(gradient·direction) with respect to dy and the arguments.
+
+    By backward and not by grad, which goes round the error that torch's once_differentiable has laid, and finds no path.
+    """
     leaves = {name: tensor.detach().requires_grad_(name == "dy" or name in along) for name, tensor in given.items()}
     y = fn(leaves["x"], leaves.get("weight"), leaves.get("bias"), eps)
     first = torch.autograd.grad(y, [leaves[name] for name in along], leaves["dy"], create_graph=True, allow_unused=True)
     kept = [(end, along[name]) for name, end in zip(along, first, strict=True) if end is not None and end.requires_grad]
-    names = {"ddy": "dy", **{"dd" + name: name for name in along}}
-    if not kept:
-        return dict.fromkeys(names)  # the gradients are constants for autograd
-    ends, seeds = zip(*kept, strict=True)
-    second = torch.autograd.grad(ends, [leaves[name] for name in names.values()], seeds, allow_unused=True)
-    return dict(zip(names, second, strict=True))
+    if kept:  # else the gradients are constants for autograd
+        torch.autograd.backward(*zip(*kept, strict=True))
+    return {"ddy": leaves["dy"].grad, **{"dd" + name: leaves[name].grad for name in along}}
 
 
 def third_order(fn: Any, given: Any, eps: float, along: Any, then: Any, batch: Any) -> Any:
-    """Gradients of sum(second·direction), where second are those of sum(gradient·direction), with respect to dy and the arguments."""
+    """Gradients of sum(second·direction), where second are those of sum(gradient·direction), with respect to dy and the arguments.
+
+    The first direction requires grad, without which torch's once_differentiable would return constants where it should raise.
+    """
+    along = {name: direction.requires_grad_() for name, direction in along.items()}
     leaves = {name: tensor.detach().requires_grad_(name == "dy" or name in along) for name, tensor in given.items()}
     y = fn(leaves["x"], leaves.get("weight"), leaves.get("bias"), eps)
-    wanted = [leaves[name] for name in along]
-    ends = torch.autograd.grad(y, wanted, leaves["dy"], create_graph=True, allow_unused=True)
-    names = {"dddy": "dy", **{"ddd" + name: name for name in along}}
+    ends = torch.autograd.grad(y, [leaves[name] for name in along], leaves["dy"], create_graph=True, allow_unused=True)
     for direction, last in ((along, False), (then, True)):
         kept = [(end, direction[name]) for name, end in zip(along, ends, strict=True) if end is not None and end.requires_grad]
-        if not kept:
-            return dict.fromkeys(names)  # constants for autograd
-        ends, seeds = zip(*kept, strict=True)
-        at = [leaves[name] for name in names.values()] if last else wanted
-        ends = torch.autograd.grad(ends, at, seeds, create_graph=not last, allow_unused=True)
-    return dict(zip(names, ends, strict=True))
+        for leaf in leaves.values():
+            leaf.grad = None
+        if kept:  # else they are constants for autograd
+            torch.autograd.backward(*zip(*kept, strict=True), create_graph=not last)
+        ends = [leaves[name].grad for name in along]
+    return {"dddy": leaves["dy"].grad, **{"ddd" + name: leaves[name].grad for name in along}}
 
 
 def forward_mode(fn: Any, given: Any, eps: float, along: Any, then: Any, batch: Any) -> Any:
@@ -73,7 +75,10 @@ def forward_over_reverse(fn: Any, given: Any, eps: float, along: Any, then: Any,
 
 
 def nested_forward(fn: Any, given: Any, eps: float, along: Any, then: Any, batch: Any) -> Any:
-    """The derivative of y along the first direction, and of that along the second: torch.func.jvp of torch.func.jvp."""
+    """The derivative of y along the first direction, and of that along the second: torch.func.jvp of torch.func.jvp.
+
+    Refused for an autograd.Function: torch 2.13 then gives 0, which says nothing about the Function (docs/findings.md).
+    """
 
     def call(*values: Any) -> Any:
         at = {**given, **dict(zip(along, values, strict=True))}
@@ -82,6 +87,12 @@ def nested_forward(fn: Any, given: Any, eps: float, along: Any, then: Any, batch
     def tangent(*values: Any) -> Any:
         return torch.func.jvp(call, values, tuple(along.values()))[1]
 
+    pending = [call(*(given[name].detach().requires_grad_() for name in along)).grad_fn]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            raise NotImplementedError("torch.func.jvp of torch.func.jvp gives 0 through an autograd.Function, whatever its jvp is")
+        pending += [following for following, _ in getattr(node, "next_functions", ()) if following is not None]
     given = {name: tensor.detach() for name, tensor in given.items()}
     return {"ttangent": torch.func.jvp(tangent, tuple(given[name] for name in along), tuple(then.values()))[1]}
 
