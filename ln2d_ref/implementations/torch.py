@@ -131,7 +131,7 @@ class TorchExecutor:
     def derive(self, case: Case, way: str) -> Outcome:
         """One of `transforms.WAYS`; None stands for no path, and what it means is the laws' to say."""
         if "forward" in way:  # torch makes no dual tensor over elements that share memory
-            case = replace(case, layouts={name: replace(layout, expanded=()) for name, layout in case.layouts.items()})
+            case = replace(case, layouts={name: layout for name, layout in case.layouts.items() if not layout.expanded})
         given = {name: argument.tensor for name, argument in self.place(case).arguments.items()}
         along, then = ({name: _on(array, case) for name, array in directions(case, which).items()} for which in (0, 1))
         batch = {}
