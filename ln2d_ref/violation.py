@@ -29,6 +29,7 @@ class Violation(AssertionError):
     worst, expected  index of the worst element, and the value and bound there, where there are such
     cases            number of cases up to the first failure, where it was searched for
     reproduce        how to see it again, where something was written
+    way              how it was differentiated or batched, where that is beyond a call and its backward
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Violation(AssertionError):
         extent: str | None = None,
         worst: tuple[int, ...] | None = None,
         expected: tuple[float, float] | None = None,
+        way: str | None = None,
     ) -> None:
         self.law = law
         self.quantity = quantity
@@ -55,6 +57,7 @@ class Violation(AssertionError):
         self.expected = expected
         self.cases: int | None = None
         self.reproduce: str | None = None
+        self.way = way
         super().__init__(headline)
 
     def __str__(self) -> str:

@@ -192,6 +192,7 @@ def _unrepeated(violation: Violation) -> Violation:
         extent=violation.extent,
         worst=violation.worst,
         expected=violation.expected,
+        way=violation.way,
     )
 
 

@@ -37,14 +37,14 @@ def _judged(trial: Trial, way: str, quantity: str) -> Violation | None:
         shape = None if result.array is None else result.array.shape
         got = result.type if result.array is None else f"{result.dtype} of shape {shape}"
         headline = f"{quantity} is {got}, but should be {expected.dtype.name} of shape {expected.value.shape}, by {way}"
-        return trial.violation("derivatives", quantity, headline)
+        return trial.violation("derivatives", quantity, headline, way=way)
     values = derived.ratios[way, quantity]
     if not values.max(initial=0.0) > 1.0:
         return None
     headline, details = wrong_value(quantity, expected, derived.actual(way, quantity), values)
     if result.type == "NoneType":
         headline += " (None: autograd found no path)"
-    return trial.violation("derivatives", quantity, f"{headline}, by {way}", **details)
+    return trial.violation("derivatives", quantity, f"{headline}, by {way}", way=way, **details)
 
 
 DERIVATIVES = Law(
