@@ -17,7 +17,7 @@ from .mutant import Mutant
 from .parts import Call, arithmetic, input_gradient, normalise, read, statistics, sum_rows
 from .plant import plant
 
-__all__ = ["planted"]
+__all__ = ["planted", "right_node"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,11 @@ def _second_order(
     if call.bias is not None:
         on_dy = on_dy + f.dy_bias * on_axes(read(cbias, call))  # type: ignore[arg-type]  # there where bias is
     return on_dy.to(dy.dtype), on_x.to(call.x.dtype), on_weight
+
+
+def right_node() -> Any:
+    """The node with every term, which the mutants are made from."""
+    return _node(_Factors())
 
 
 def planted() -> Iterator[Mutant]:
