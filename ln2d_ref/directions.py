@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -27,8 +28,8 @@ def directions(case: Case, which: int) -> dict[str, np.ndarray]:
 def members(case: Case, *, parameters: bool) -> tuple[Case, Case]:
     """The case, and the case with x and dy (and, if `parameters`, weight and bias) reversed along every axis; both contiguous."""
     names = ("x", "dy", *(("weight", "bias") if parameters else ()))
-    given = {name: array for name, array in case.arrays.items() if name in names}
-    return case.densely(), replace(case.densely(), **{name: np.ascontiguousarray(np.flip(array)) for name, array in given.items()})
+    reversed_: dict[str, Any] = {name: np.ascontiguousarray(np.flip(array)) for name, array in case.arrays.items() if name in names}
+    return case.densely(), replace(case.densely(), **reversed_)
 
 
 def _direction(like: np.ndarray, seed: int) -> np.ndarray:

@@ -95,7 +95,7 @@ class Derived:
     @cached_property
     def expected(self) -> dict[tuple[str, str], Expected]:
         """What may come, by way and quantity."""
-        found = {}
+        found: dict[tuple[str, str], Expected] = {}
         for way, outcome in self.outcomes.items():
             if outcome.raised is None:
                 single, each = _WAYS[way].once.items(), _WAYS[way].each.items()

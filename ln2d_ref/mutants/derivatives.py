@@ -154,7 +154,8 @@ class _Summed(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def backward(ctx: Any, arriving: Tensor) -> tuple[Tensor, None]:
-        return on_axes(arriving).expand(ctx.shape), None
+        spread: Any = on_axes(arriving)
+        return spread.expand(ctx.shape), None
 
     @staticmethod
     def vmap(info: Any, dims: tuple[int | None, ...], terms: Tensor, weight: Tensor) -> Any:

@@ -105,12 +105,12 @@ def _second_order(
     on_dy = f.dy_x * (p if weight is None else p * weight)
     on_weight = None
     if call.weight is not None:
-        scale = on_axes(read(cweight, call))  # type: ignore[arg-type]  # there where weight is
+        scale = on_axes(read(cweight, call))
         on_x = on_x + f.x_weight * input_gradient(arriving * scale, x_hat, rstd, call)
         on_dy = on_dy + f.dy_weight * scale * x_hat
         on_weight = (f.weight_x * sum_rows(arriving * p, call.weight)).to(call.weight.dtype)
     if call.bias is not None:
-        on_dy = on_dy + f.dy_bias * on_axes(read(cbias, call))  # type: ignore[arg-type]  # there where bias is
+        on_dy = on_dy + f.dy_bias * on_axes(read(cbias, call))
     return on_dy.to(dy.dtype), on_x.to(call.x.dtype), on_weight
 
 

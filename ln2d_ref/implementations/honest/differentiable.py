@@ -25,7 +25,9 @@ def composed_var_mean(least: Any, *, premultiplied: bool, semantics: str) -> Cal
         check_tensors(x, weight, bias, eps, semantics)
         dtype = arithmetic_dtype(least, x, weight, bias)
         values, weight, bias = x.to(dtype), _read(weight, dtype), _read(bias, dtype)
-        var, mean = torch.var_mean(values, group_axes(semantics), correction=0, keepdim=True)
+        mean = var = values.mean(group_axes(semantics), keepdim=True)
+        if x.numel():  # var_mean warns of no elements
+            var, mean = torch.var_mean(values, group_axes(semantics), correction=0, keepdim=True)
         rstd = torch.rsqrt(var + eps)
         premultiply = (
             premultiplied and weight is not None and (values.shape[1] > 1 or rstd.numel() != values.numel())
