@@ -29,9 +29,8 @@ def composed_var_mean(least: Any, *, premultiplied: bool, semantics: str) -> Cal
         if x.numel():  # var_mean warns of no elements
             var, mean = torch.var_mean(values, group_axes(semantics), correction=0, keepdim=True)
         rstd = torch.rsqrt(var + eps)
-        premultiply = (
-            premultiplied and weight is not None and (values.shape[1] > 1 or rstd.numel() != values.numel())
-        )  # at n = 1 rstd·w may overflow beside d = 0
+        many = values.numel() > rstd.numel()  # at n = 1 rstd·w may overflow beside d = 0
+        premultiply = premultiplied and weight is not None and many
         y = (values - mean) * (rstd * weight if premultiply else rstd)
         y = y if weight is None or premultiply else y * weight
         return (y if bias is None else y + bias).to(x.dtype)
