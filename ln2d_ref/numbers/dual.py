@@ -80,11 +80,13 @@ class Dual:
         return Dual(shifted(self.primal, bias.primal), shifted(self.tangent, bias.tangent))
 
     def mean_square(self, mean: Any, axis: tuple[int, ...]) -> Dual:
-        """mean(d²), and its derivative 2·mean(d·d')."""
-        return Dual(
-            mean_square(self.primal, mean.primal, axis),
-            (self.primal * self.tangent).mean(axis=axis, keepdims=True) * 2.0,
-        )
+        """mean(d²), and its derivative 2·mean(d·d').
+
+        With 2·mean(d·mean'), exactly 0, for 2·mean(d·x'), as autograd of a variance has it: where d is off, that is not 0.
+        """
+        centred = (self.primal * self.tangent).mean(axis=axis, keepdims=True)
+        uncentred = (self.primal * mean.tangent).mean(axis=axis, keepdims=True)
+        return Dual(mean_square(self.primal, mean.primal, axis), (centred + uncentred) * 2.0)
 
 
 def _promote(value: Any) -> Dual:
