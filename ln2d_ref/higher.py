@@ -25,6 +25,9 @@ __all__ = ["expect_derivatives"]
 
 Array = np.ndarray
 
+_PATHS = 4.0
+"""Additions by which autograd gathers what reaches an argument: five paths from dy, by g, mean(g), g·x̂, dweight and dbias."""
+
 
 def expect_derivatives(
     x: Array,
@@ -72,8 +75,8 @@ def _expected(bounds: Bounds) -> dict[str, Expected]:
     for order in (1, 2):
         for name, (number, size) in numbers.items():
             part, addends = _derivative(number, order), _derivative(size, order).value
-            if order == 1 and name in by_hand:
-                part = Bounded(part.value, np.maximum(part.error, by_hand[name].error), part.rounding)
+            error = part.error if order == 2 else np.maximum(part.error, by_hand[name].error)
+            part = Bounded(part.value, error + _PATHS * part.rounding.unit * addends, part.rounding)
             free = derivative_contract(x, plain, _factors(bounds, order), order + (name != "y"), axes, bounds.arithmetic, outside)
             if name == "weight":
                 free = bool(np.any(free))
