@@ -17,7 +17,7 @@ from .implementations.implementation import Implementation
 from .layout import place
 from .violation import Violation
 
-__all__ = ["folder_of", "write"]
+__all__ = ["folder_of", "write", "written_case"]
 
 _TEMPLATE = '''\
 """{headline}
@@ -84,8 +84,16 @@ def folder_of(root: Path, violation: Violation) -> Path:
     return root / ".".join(re.sub(r"[^A-Za-z0-9_-]+", "-", part).strip("-") for part in parts)
 
 
-def write(violation: Violation, implementation: Implementation, root: Path) -> Path:
-    """Write case.json and repro.py, both or neither, unless a smaller case lies there already; the folder's path.
+def written_case(root: Path, violation: Violation) -> Case | None:
+    """The case that lies in the violation's folder, or None where there is none that can be read."""
+    try:
+        return Case.load(folder_of(root, violation) / "case.json")
+    except (OSError, ValueError):
+        return None
+
+
+def write(violation: Violation, implementation: Implementation, root: Path, *, kept: Case | None = None) -> Path:
+    """Write case.json and repro.py, both or neither, unless `kept`, a case that lies there, is as small; the folder's path.
 
     Sets `violation.reproduce`.
     """
@@ -95,7 +103,7 @@ def write(violation: Violation, implementation: Implementation, root: Path) -> P
         violation.reproduce = f"ln2d_ref.check(implementation, ln2d_ref.Case.load({os.path.relpath(folder / 'case.json')!r}))"
     else:
         violation.reproduce += "      (needs only torch and the implementation)"
-    if folder.is_dir() and _size(folder) <= violation.case.x.size:
+    if kept is not None and kept.x.size <= violation.case.x.size:
         return folder
     root.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=root, prefix=".writing-"))
@@ -108,14 +116,6 @@ def write(violation: Violation, implementation: Implementation, root: Path) -> P
     os.replace(fresh, folder)
     shutil.rmtree(fresh.with_suffix(".old"), ignore_errors=True)
     return folder
-
-
-def _size(folder: Path) -> float:
-    """Elements of the case that lies there; infinite where it cannot be read."""
-    try:
-        return Case.load(folder / "case.json").x.size
-    except (OSError, ValueError):
-        return float("inf")
 
 
 def script(violation: Violation, implementation: Implementation) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import hypothesis
-from hypothesis import HealthCheck, Phase, event, settings, target
+from hypothesis import HealthCheck, Phase, configuration, event, settings, target
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
@@ -18,7 +20,7 @@ from ln2d_ref.check import violations
 from ln2d_ref.implementations import as_implementation, executor_for
 from ln2d_ref.laws import Law, Trial, select
 from ln2d_ref.ledger import LEDGER, KnownFault, known_fault
-from ln2d_ref.reproduction import write
+from ln2d_ref.reproduction import write, written_case
 
 from .cases import cases
 from .draws import chances
@@ -100,7 +102,7 @@ class Examiner:
         violation = self._first_new(case, laws)
         if violation is None:
             return
-        if not self._again(violation, laws):
+        if not self._shows(violation.case, violation, laws):
             violation = _unrepeated(violation)
             self._record(violation)
             raise Unrepeatable(violation)
@@ -149,8 +151,9 @@ class Examiner:
                 self.observations[f"{quantity} undecided in some elements"] += 1
         event(f"layout {'contiguous' if trial.case.contiguous else 'strided'}")
 
-    def _again(self, violation: Violation, laws: tuple[Law, ...]) -> bool:
-        trial = Trial(self.executor, self.implementation, violation.case)
+    def _shows(self, case: Case, violation: Violation, laws: tuple[Law, ...]) -> bool:
+        """Whether a case shows the same law broken in the same quantity."""
+        trial = Trial(self.executor, self.implementation, case)
         return any(_key(other) == _key(violation) for other in violations(trial, laws))
 
     def _record(self, violation: Violation) -> None:
@@ -160,11 +163,18 @@ class Examiner:
 
     def _kept(self, violation: Violation) -> Violation:
         violation.cases = self.cases
-        if self.folder is not None:
-            write(violation, self.implementation, self.folder)
-        else:
+        if self.folder is None:
             violation.reproduce = "ln2d_ref.check(implementation, violation.case)"
+        else:
+            write(violation, self.implementation, self.folder, kept=self._lying(self.folder, violation))
         return violation
+
+    def _lying(self, folder: Path, violation: Violation) -> Case | None:
+        """The case that an earlier run left for this law and quantity, if it still shows the violation."""
+        case = written_case(folder, violation)
+        if case is None or (self.found is not None and _key(self.found) == _key(violation)):
+            return case
+        return case if case.device == violation.case.device and self._shows(case, violation, self.laws) else None
 
 
 def _key(violation: Violation) -> tuple[str, str]:
@@ -248,10 +258,22 @@ def judge(
         search = hypothesis.seed(seed)(search)
     violation = None
     try:
-        search()
+        with _nothing_written():
+            search()
     except (Violation, Unrepeatable, Flaky) as error:
         violation = examiner.verdict(error)
     return examiner.report(violation)
+
+
+@contextmanager
+def _nothing_written() -> Iterator[None]:
+    """Hypothesis's folder where none can be, so that its cache of source files' constants stays in memory."""
+    before = configuration.storage_directory(intent_to_write=False).home_directory
+    configuration.set_hypothesis_home_dir(Path(os.devnull, "hypothesis"))
+    try:
+        yield
+    finally:
+        configuration.set_hypothesis_home_dir(before)
 
 
 def find_violation(

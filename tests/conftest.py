@@ -32,6 +32,7 @@ hypothesis.settings.register_profile("fuzz", max_examples=20_000, **_COMMON)
 hypothesis.settings.load_profile("dev")
 
 KNOWN: pytest.StashKey[Counter[str]] = pytest.StashKey()
+INTERRUPTED: pytest.StashKey[list[Violation]] = pytest.StashKey()
 _RUN_BY_DEFAULT = tuple(name for name in REGISTERED)
 
 
@@ -45,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[KNOWN] = Counter()
+    config.stash[INTERRUPTED] = []
     if config.getoption("--law"):
         try:
             select(tuple(config.getoption("--law")))
@@ -70,7 +72,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With --law, deselect the conformance tests of other laws."""
+    """With --law, deselect the conformance tests of other laws; keep each implementation's examples under a key of their own."""
+    for item in items:
+        if "implementation" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.parametrize("implementation", ()))  # Hypothesis looks for it; another's example is not shrunk
     wanted = config.getoption("--law")
     if not wanted:
         return
@@ -112,6 +117,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function):
         if violation is None:
             raise
         raise violation from None
+    except KeyboardInterrupt:
+        examiner = pyfuncitem.stash.get(EXAMINER, None)
+        if examiner is not None and examiner.found is not None:
+            pyfuncitem.config.stash[INTERRUPTED].append(examiner.found)
+        raise
     finally:
         examiner = pyfuncitem.stash.get(EXAMINER, None)
         if examiner is not None:
@@ -129,6 +139,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for violation in config.stash[INTERRUPTED]:
+        terminalreporter.section("found before the interruption, and not yet at its smallest")
+        terminalreporter.line(str(violation))
     known = config.stash[KNOWN]
     if known:
         terminalreporter.section("known faults (docs/findings.md)")
