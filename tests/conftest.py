@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """With --law, deselect the conformance tests of other laws; keep each implementation's examples under a key of their own."""
     for item in items:
         if "implementation" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.parametrize("implementation", ()))  # Hypothesis looks for it; another's example is not shrunk
+            item.add_marker(pytest.mark.parametrize("implementation", []))  # Hypothesis looks for it; another's example is not shrunk
     wanted = config.getoption("--law")
     if not wanted:
         return
