@@ -181,7 +181,7 @@ def _summed_in_a_chain(implementation: str) -> KnownFault:
         dtypes=("float32", "float64"),
         when=_many_rows,
         ceiling=100,
-        reason="The CPU backward of F.layer_norm adds the rows of a thread one after another: for M rows an error up to M/4 units of roundoff.",
+        reason="The CPU backward of F.layer_norm adds a thread's rows one after another: for M rows up to M/4 units of roundoff.",
     )
 
 

@@ -26,7 +26,7 @@ from .cases import cases
 from .draws import chances
 from .values import FINITE_REGIMES
 
-__all__ = ["Examiner", "Report", "Unrepeatable", "find_violation", "judge", "law_cases"]
+__all__ = ["Examiner", "Report", "Unrepeatable", "find_violation", "judge", "law_cases", "search"]
 
 _LAW_CASES: dict[str, dict[str, Any]] = {
     "value": {"regimes": FINITE_REGIMES, "shape_kinds": ("small", "medium", "tile", "rows")},
@@ -231,35 +231,40 @@ def judge(
     seed             the same seed gives the same answer, in another process too; None for a fresh one
     laws             names of the laws to judge; None for all that are not opt-in; ValueError for an unknown name
     """
-    # No target phase: measured, it spends half of the cases on variations of one, and rare sizes are then found half as often.
     judged = as_implementation(implementation, semantics=semantics)
     selected = select(None if laws is None else tuple(laws))
     if max_examples < 1:
         raise ValueError(f"max_examples is {max_examples!r}, but must be at least 1")
-    examiner = Examiner(judged, selected)
-    drawn = law_cases(judged, selected[0].name if len(selected) == 1 else None)
+    return search(judged, selected, max_examples, seed)
+
+
+def search(implementation: Implementation, laws: tuple[Law, ...], max_examples: int, seed: int | None, *, shrink: bool = True) -> Report:
+    """`judge` after its arguments are checked; without `shrink` the first violation is reported as it was found."""
+    # No target phase: measured, it spends half of the cases on variations of one, and rare sizes are then found half as often.
+    examiner = Examiner(implementation, laws)
+    drawn = law_cases(implementation, laws[0].name if len(laws) == 1 else None)
 
     @settings(
         max_examples=max_examples,
         database=None,
         deadline=None,
         derandomize=False,
-        phases=(Phase.generate, Phase.shrink),
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
         print_blob=False,
     )
     @hypothesis.given(drawn)
-    def search(drawn: tuple[Case, bool]) -> None:
+    def run(drawn: tuple[Case, bool]) -> None:
         case, stateful = drawn
         examiner.examine(case, stateful=stateful)
 
     if seed is not None:
-        search = hypothesis.seed(seed)(search)
+        run = hypothesis.seed(seed)(run)
     violation = None
     try:
         with _nothing_written():
-            search()
+            run()
     except (Violation, Unrepeatable, Flaky) as error:
         violation = examiner.verdict(error)
     return examiner.report(violation)
