@@ -82,7 +82,9 @@ def _finding(implementation: Implementation, rival: str) -> str | None:
 
 def rows(jobs: Sequence[tuple[str, str, tuple[int, ...], int]], processes: int) -> Iterator[Row]:
     """Rows in the order of the jobs."""
-    with get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["torch", __name__])
+    with context.Pool(processes, maxtasksperchild=1) as pool:
         yield from pool.imap(judged, jobs)
 
 
