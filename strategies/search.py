@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ln2d_ref import Case, Implementation, Violation
 from ln2d_ref.check import violations
 from ln2d_ref.implementations import as_implementation, executor_for
 from ln2d_ref.laws import Law, Trial, select
-from ln2d_ref.ledger import LEDGER, KnownFault, known_fault
+from ln2d_ref.ledger import LEDGER, KnownFault, known_fault, resembling
 from ln2d_ref.reproduction import write, written_case
 
 from .cases import cases
@@ -102,7 +102,7 @@ class Examiner:
         violation = self._first_new(case, laws)
         if violation is None:
             return
-        if not self._shows(violation.case, violation, laws):
+        if self._shown(violation.case, violation, laws) is None:
             violation = _unrepeated(violation)
             self._record(violation)
             raise Unrepeatable(violation)
@@ -151,30 +151,46 @@ class Examiner:
                 self.observations[f"{quantity} undecided in some elements"] += 1
         event(f"layout {'contiguous' if trial.case.contiguous else 'strided'}")
 
-    def _shows(self, case: Case, violation: Violation, laws: tuple[Law, ...]) -> bool:
-        """Whether a case shows the same law broken in the same quantity."""
+    def _shown(self, case: Case, violation: Violation, laws: tuple[Law, ...]) -> Violation | None:
+        """The same law broken in the same quantity by a case, or None."""
         trial = Trial(self.executor, self.implementation, case)
-        return any(_key(other) == _key(violation) for other in violations(trial, laws))
+        return next((other for other in violations(trial, laws) if _key(other) == _key(violation)), None)
 
     def _record(self, violation: Violation) -> None:
-        violation.cases = self.cases
-        if self.found is None or violation.case.x.size <= self.found.case.x.size:
-            self.found = self._kept(violation)
+        if self.found is None:
+            violation = self._smallest(violation)
+        elif violation.case.x.size > self.found.case.x.size:
+            return
+        self.found = self._kept(violation)
+
+    def _smallest(self, violation: Violation) -> Violation:
+        """This, or what a case as small, that an earlier run left for this law and quantity, still shows."""
+        case = None if self.folder is None else written_case(self.folder, violation)
+        if case is None or case.device != violation.case.device or case.x.size > violation.case.x.size:
+            return violation
+        return self._shown(case, violation, self.laws) or violation
 
     def _kept(self, violation: Violation) -> Violation:
         violation.cases = self.cases
+        violation.hint = self._hint(violation)
         if self.folder is None:
-            violation.reproduce = "ln2d_ref.check(implementation, violation.case)"
+            violation.reproduce = "ln2d_ref.check(implementation, report.violation.case) raises it"
         else:
-            write(violation, self.implementation, self.folder, kept=self._lying(self.folder, violation))
+            write(violation, self.implementation, self.folder)
         return violation
 
-    def _lying(self, folder: Path, violation: Violation) -> Case | None:
-        """The case that an earlier run left for this law and quantity, if it still shows the violation."""
-        case = written_case(folder, violation)
-        if case is None or (self.found is not None and _key(self.found) == _key(violation)):
-            return case
-        return case if case.device == violation.case.device and self._shows(case, violation, self.laws) else None
+    def _hint(self, violation: Violation) -> str | None:
+        """What a reader may want to know: that a known fault looks like this, or that another declaration would allow it."""
+        if self.implementation.framework == "torch" and (entry := resembling(violation, self.ledger)) is not None:
+            return f"resembles {entry.name!r} (docs/findings.md), which calling the same kernel brings along"
+        if violation.law == "history":
+            return None
+        if violation.case.dtype in ("float16", "bfloat16") and self.implementation.arithmetic != "input" and violation.expected is not None:
+            lenient = replace(self.implementation, arithmetic="input")
+            trial = Trial(self.executor, lenient, violation.case)
+            if all(_key(other) != _key(violation) for other in violations(trial, self.laws)):
+                return 'right for Implementation(..., arithmetic="input"), which declares that it computes in its input\'s dtype'
+        return None
 
 
 def _key(violation: Violation) -> tuple[str, str]:
@@ -221,7 +237,7 @@ def judge(
     semantics: str | None = None,
     max_examples: int = 1000,
     seed: int | None = None,
-    laws: Sequence[str] | None = None,
+    laws: str | Sequence[str] | None = None,
 ) -> Report:
     """Search for a violation; the report of what was found. It writes no file.
 
@@ -229,10 +245,10 @@ def judge(
     semantics        None for the implementation's own; ValueError where it contradicts that
     max_examples     number of cases
     seed             the same seed gives the same answer, in another process too; None for a fresh one
-    laws             names of the laws to judge; None for all that are not opt-in; ValueError for an unknown name
+    laws             name or names of the laws to judge; None for all that are not opt-in; ValueError for an unknown name
     """
     judged = as_implementation(implementation, semantics=semantics)
-    selected = select(None if laws is None else tuple(laws))
+    selected = select(None if laws is None else (laws,) if isinstance(laws, str) else tuple(laws))
     if max_examples < 1:
         raise ValueError(f"max_examples is {max_examples!r}, but must be at least 1")
     return search(judged, selected, max_examples, seed)
@@ -287,7 +303,7 @@ def find_violation(
     semantics: str | None = None,
     max_examples: int = 1000,
     seed: int | None = None,
-    laws: Sequence[str] | None = None,
+    laws: str | Sequence[str] | None = None,
 ) -> Violation | None:
     """The smallest case found on which an implementation is wrong, as a Violation, or None; arguments as in `judge`."""
     return judge(implementation, semantics=semantics, max_examples=max_examples, seed=seed, laws=laws).violation

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase
 from hypothesis.errors import Flaky
 
-from ln2d_ref import Violation
+from ln2d_ref import Implementation, Violation
 from ln2d_ref.implementations import REGISTERED, load
 from ln2d_ref.laws import LAWS, select
 from ln2d_ref.semantics import SEMANTICS
@@ -31,6 +31,8 @@ hypothesis.settings.register_profile("ci", max_examples=100, phases=_PHASES, der
 hypothesis.settings.register_profile("fuzz", max_examples=20_000, **_COMMON)
 hypothesis.settings.load_profile("dev")
 
+JUDGED: pytest.StashKey[list[Implementation]] = pytest.StashKey()
+EXAMINED: pytest.StashKey[list[Examiner]] = pytest.StashKey()
 KNOWN: pytest.StashKey[Counter[str]] = pytest.StashKey()
 INTERRUPTED: pytest.StashKey[list[Violation]] = pytest.StashKey()
 _RUN_BY_DEFAULT = tuple(name for name in REGISTERED)
@@ -46,29 +48,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[KNOWN] = Counter()
+    config.stash[EXAMINED] = []
     config.stash[INTERRUPTED] = []
-    if config.getoption("--law"):
-        try:
-            select(tuple(config.getoption("--law")))
-        except ValueError as error:
-            raise pytest.UsageError(str(error)) from None
+    try:
+        select(tuple(config.getoption("--law") or ()))
+        config.stash[JUDGED] = _judged(config)
+    except (ValueError, TypeError, ImportError, AttributeError) as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each law and implementation."""
-    if "implementation" not in metafunc.fixturenames:
-        return
-    option = metafunc.config.getoption
-    name, semantics, device = option("--implementation"), option("--semantics"), option("--device")
-    try:
-        if name is not None:
-            judged = [load(name, semantics=semantics, device=device)]
-        else:
-            judged = [load(each, device=device if each.startswith("torch/") else None) for each in _RUN_BY_DEFAULT]
-            judged = [each for each in judged if semantics in (None, each.semantics)]
-    except (ValueError, TypeError, ImportError, AttributeError) as error:
-        raise pytest.UsageError(str(error)) from None
-    metafunc.parametrize("implementation", judged, ids=[each.name for each in judged])
+    if "implementation" in metafunc.fixturenames:
+        judged = metafunc.config.stash[JUDGED]
+        metafunc.parametrize("implementation", judged, ids=[each.name for each in judged])
+
+
+def _judged(config: pytest.Config) -> list[Implementation]:
+    """The implementation that --implementation names, or all built-in ones."""
+    name, semantics, device = (config.getoption(option) for option in ("--implementation", "--semantics", "--device"))
+    if name is not None:
+        return [load(name, semantics=semantics, device=device)]
+    judged = [load(each, device=device if each.startswith("torch/") else None) for each in _RUN_BY_DEFAULT]
+    return [each for each in judged if semantics in (None, each.semantics)]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -126,6 +128,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function):
         examiner = pyfuncitem.stash.get(EXAMINER, None)
         if examiner is not None:
             pyfuncitem.config.stash[KNOWN].update(examiner.known)
+            pyfuncitem.config.stash[EXAMINED].append(examiner)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -142,8 +145,25 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for violation in config.stash[INTERRUPTED]:
         terminalreporter.section("found before the interruption, and not yet at its smallest")
         terminalreporter.line(str(violation))
+    if config.stash[EXAMINED]:
+        terminalreporter.section("judged")
+    for implementation in config.stash[JUDGED]:
+        if mine := [examiner for examiner in config.stash[EXAMINED] if examiner.implementation is implementation]:
+            terminalreporter.line(_covered(implementation, mine))
     known = config.stash[KNOWN]
     if known:
         terminalreporter.section("known faults (docs/findings.md)")
         for name, count in sorted(known.items()):
             terminalreporter.line(f"{name}: met {count} times")
+
+
+def _covered(implementation: Implementation, examiners: list[Examiner]) -> str:
+    """What a pass covered: cases, and what was declared or assumed."""
+    worst = max((ratio for examiner in examiners for ratio in examiner.worst.values()), default=0.0)
+    shape = "(C, H, W)" if implementation.affine_shape == "element" else "(C,)"
+    arithmetic = "at least float32" if implementation.arithmetic == "float32" else "the dtype of x"
+    return (
+        f"{implementation.name}: {sum(examiner.cases for examiner in examiners)} cases, worst error at {worst:.2f} of the bound; "
+        f"{implementation.semantics}, affine {'/'.join(implementation.affine)} of {shape}, {'/'.join(implementation.dtypes)}, "
+        f"computed in {arithmetic}, {'/'.join(implementation.devices)}"
+    )

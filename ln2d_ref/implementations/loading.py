@@ -46,8 +46,9 @@ def load(name: str, *, semantics: str | None = None, device: str | None = None) 
         return _adapted(Implementation(fn, name=name, source=name, **declared), semantics, device)
     place, colon, attribute = name.rpartition(":")
     if not colon or not place:
+        missing = " without an attribute" if name.endswith(".py") else ""
         raise ValueError(
-            f"implementation is {name!r}, but must be one of {', '.join(REGISTERED)}, or package.module:attribute, "
+            f"implementation is {name!r}{missing}, but must be one of {', '.join(REGISTERED)}, or package.module:attribute, "
             "or path/to/file.py:attribute"
         )
     module_ = _from_file(place) if place.endswith(".py") else _from_module(place)
@@ -78,9 +79,12 @@ def as_implementation(
     """
     if isinstance(value, str):
         return load(value, semantics=semantics, device=device)
-    if isinstance(value, Implementation):
-        return _adapted(replace(value, source=value.source or source), semantics, device)
     torch = sys.modules.get("torch")
+    if isinstance(value, Implementation):
+        if isinstance(value.fn, type):
+            built = as_implementation(value.fn)
+            value = replace(value, fn=built.fn, affine=tuple(each for each in value.affine if each in built.affine) or value.affine)
+        return _adapted(replace(value, source=value.source or source), semantics, device)
     declared: dict[str, Any] = {"semantics": semantics or "channel"}
     if device is not None:
         declared["devices"] = (device,)
@@ -142,5 +146,5 @@ def _executed(place: str, action: Callable[[], Any], result: Any) -> Any:
 
 
 def _public(module: ModuleType) -> str:
-    names = [name for name in vars(module) if not name.startswith("_")]
+    names = [name for name, value in vars(module).items() if not name.startswith("_") and not isinstance(value, ModuleType)]
     return ", ".join(names) or "nothing public"
