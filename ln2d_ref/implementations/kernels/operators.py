@@ -11,7 +11,7 @@ from torch import Tensor
 from ...semantics import check_arguments
 from .second_order import second_order
 
-__all__ = ["Forward", "Gradients", "arithmetic_dtype", "empty_like", "register"]
+__all__ = ["Backward", "Forward", "Gradients", "arithmetic_dtype", "register"]
 
 Needs = tuple[bool, bool, bool]
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -33,13 +33,6 @@ def arithmetic_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def empty_like(x: Tensor, semantics: str) -> Tensor:
-    """Memory for y or dx: channels_last where x is and groups are pixels, else contiguous."""
-    if semantics == "channel" and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-        return torch.empty_like(x, memory_format=torch.channels_last)
-    return x.new_empty(x.shape)
-
-
 def _check(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, semantics: str) -> None:
     """Raise ValueError for shapes, devices or an eps that do not fit, TypeError for a dtype that is not floating."""
     given = {"weight": weight, "bias": bias}
@@ -57,9 +50,12 @@ def _statistics_like(x: Tensor, semantics: str) -> Tensor:
     return x.new_empty(shape, dtype=arithmetic_dtype(x))
 
 
-def register(name: str, forward: Forward, backward: Backward) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+def register(
+    name: str, forward: Forward, backward: Backward, empty_like: Callable[[Tensor, str], Tensor]
+) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
     """Register ln2d_ref::<name>_forward and _backward; the functions fn(x, weight, bias, eps) -> y of `channel` and `sample` semantics.
 
+    `empty_like(x, semantics)` is memory for y and dx, in the strides that they come back in.
     mean and rstd, which the forward operator returns beside y, are not differentiable.
     """
 
@@ -102,9 +98,7 @@ def register(name: str, forward: Forward, backward: Backward) -> tuple[Callable[
         *needs: bool,
     ) -> tuple[Tensor, ...]:
         dx = empty_like(x, semantics) if needs[0] else x.new_empty(0)
-        return dx, *(
-            like.new_empty(like.shape) if need else x.new_empty(0) for like, need in zip((weight, bias), needs[1:], strict=True)
-        )
+        return dx, *(like.new_empty(like.shape) if need else x.new_empty(0) for like, need in zip((weight, bias), needs[1:], strict=True))
 
     forward_operator: Any = torch.library.custom_op(f"ln2d_ref::{name}_forward", run_forward, mutates_args=(), schema=_FORWARD)
     forward_operator.register_fake(fake_forward)
@@ -129,8 +123,8 @@ def register(name: str, forward: Forward, backward: Backward) -> tuple[Callable[
 
     def differentiate_again(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
         dy, x, weight = ctx.saved_tensors
-        given = (cotangent if need else None for cotangent, need in zip(cotangents, ctx.needs, strict=True))
-        on_dy, on_x, on_weight = second_order(*given, dy, x, weight, ctx.eps, ctx.semantics)
+        cx, cweight, cbias = (cotangent if need else None for cotangent, need in zip(cotangents, ctx.needs, strict=True))
+        on_dy, on_x, on_weight = second_order(cx, cweight, cbias, dy, x, weight, ctx.eps, ctx.semantics)
         return on_dy, on_x, on_weight, *(None,) * 8
 
     forward_operator.register_autograd(differentiate, setup_context=keep)

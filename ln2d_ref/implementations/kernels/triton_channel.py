@@ -14,24 +14,6 @@ __all__ = ["channel_backward", "channel_forward", "sum_rows"]
 
 
 @triton.jit
-def _columns(tile, M, BLOCK_P: tl.constexpr, WIDE: tl.constexpr):
-    """Columns of a tile, as 64-bit numbers only where 32 bits do not hold them, and which of them exist."""
-    columns = tl.cast(tile, tl.int64 if WIDE else tl.int32) * BLOCK_P + tl.arange(0, BLOCK_P)
-    return columns, columns < M
-
-
-@triton.jit
-def _starts(columns, P, stride_n, stride_p):
-    return tl.cast(columns // P, tl.int64) * stride_n + tl.cast(columns % P, tl.int64) * stride_p
-
-
-@triton.jit
-def _row(pointer, rows, live, STEP, ACC: tl.constexpr):
-    """A weight's or bias's values for some rows, as a column of the tile."""
-    return tl.load(pointer + rows // STEP, mask=live, other=0).to(ACC)[:, None]
-
-
-@triton.jit
 def channel_forward(
     x,
     weight,
@@ -59,9 +41,11 @@ def channel_forward(
     WIDE: tl.constexpr,
 ):
     """y, mean and rstd of BLOCK_P columns. FITS: C <= BLOCK_C, so that x is read once; else twice, its statistics merged tile by tile."""
-    columns, exist = _columns(tl.program_id(0), M, BLOCK_P, WIDE)
-    x_start = x + _starts(columns, P, x_n, x_p)[None, :]
-    y_start = y + _starts(columns, P, y_n, y_p)[None, :]
+    columns = tl.cast(tl.program_id(0), tl.int64 if WIDE else tl.int32) * BLOCK_P + tl.arange(0, BLOCK_P)
+    exist = columns < M
+    image, pixel = tl.cast(columns // P, tl.int64), tl.cast(columns % P, tl.int64)
+    x_start = x + (image * x_n + pixel * x_p)[None, :]
+    y_start = y + (image * y_n + pixel * y_p)[None, :]
     if FITS:
         rows = tl.arange(0, BLOCK_C)
         live = rows < C
@@ -72,9 +56,9 @@ def channel_forward(
         root = tl.rsqrt(tl.sum(d * d, 0) / C + eps)
         result = d * root[None, :]
         if HAS_WEIGHT:
-            result *= _row(weight, rows, live, STEP, ACC)
+            result *= tl.load(weight + rows // STEP, mask=live, other=0).to(ACC)[:, None]
         if HAS_BIAS:
-            result += _row(bias, rows, live, STEP, ACC)
+            result += tl.load(bias + rows // STEP, mask=live, other=0).to(ACC)[:, None]
         tl.store(y_start + tl.cast(rows, tl.int64)[:, None] * y_c, result.to(y.dtype.element_ty), mask=mask)
     else:
         centre = tl.zeros((BLOCK_P,), ACC)
@@ -99,9 +83,9 @@ def channel_forward(
             values = tl.load(x_start + tl.cast(rows, tl.int64)[:, None] * x_c, mask=mask, other=0).to(ACC)
             result = (values - centre[None, :]) * root[None, :]
             if HAS_WEIGHT:
-                result *= _row(weight, rows, live, STEP, ACC)
+                result *= tl.load(weight + rows // STEP, mask=live, other=0).to(ACC)[:, None]
             if HAS_BIAS:
-                result += _row(bias, rows, live, STEP, ACC)
+                result += tl.load(bias + rows // STEP, mask=live, other=0).to(ACC)[:, None]
             tl.store(y_start + tl.cast(rows, tl.int64)[:, None] * y_c, result.to(y.dtype.element_ty), mask=mask)
     tl.store(mean + columns, centre, mask=exist)
     tl.store(rstd + columns, root, mask=exist)
@@ -136,7 +120,7 @@ def _terms(
         normalised = tl.where(mask, (values - centre[None, :]) * root[None, :], 0)
     g = upstream
     if HAS_WEIGHT:
-        g = tl.where(mask, upstream * _row(weight, rows, live, STEP, ACC), 0)
+        g = tl.where(mask, upstream * tl.load(weight + rows // STEP, mask=live, other=0).to(ACC)[:, None], 0)
     return upstream, normalised, g, mask
 
 
@@ -186,10 +170,12 @@ def channel_backward(
         sum_dweight = tl.zeros((BLOCK_C,), ACC)
         sum_dbias = tl.zeros((BLOCK_C,), ACC)
         for tile in range(program, tiles, tl.num_programs(0)):
-            columns, exist = _columns(tile, M, BLOCK_P, WIDE)
+            columns = tl.cast(tile, tl.int64 if WIDE else tl.int32) * BLOCK_P + tl.arange(0, BLOCK_P)
+            exist = columns < M
+            image, pixel = tl.cast(columns // P, tl.int64), tl.cast(columns % P, tl.int64)
             centre = tl.load(mean + columns, mask=exist, other=0)
             root = tl.load(rstd + columns, mask=exist, other=0)
-            dy_start, x_start = _starts(columns, P, dy_n, dy_p), _starts(columns, P, x_n, x_p)
+            dy_start, x_start = image * dy_n + pixel * dy_p, image * x_n + pixel * x_p
             upstream, normalised, g, mask = _terms(
                 dy, x, weight, rows, C, exist, dy_start, x_start, dy_c, x_c, centre, root, STEP, ACC, READ_X, HAS_WEIGHT and NEED_X
             )
@@ -197,7 +183,7 @@ def channel_backward(
                 mean_g = tl.sum(g, 0) / C
                 mean_gx = tl.sum(g * normalised, 0) / C
                 result = root[None, :] * (g - mean_g[None, :] - normalised * mean_gx[None, :])
-                where = dx + _starts(columns, P, dx_n, dx_p)[None, :] + tl.cast(rows, tl.int64)[:, None] * dx_c
+                where = dx + (image * dx_n + pixel * dx_p)[None, :] + tl.cast(rows, tl.int64)[:, None] * dx_c
                 tl.store(where, result.to(dx.dtype.element_ty), mask=mask)
             if NEED_WEIGHT:
                 sum_dweight += tl.sum(upstream * normalised, 1)
@@ -209,10 +195,12 @@ def channel_backward(
         if NEED_BIAS:
             tl.store(partial_dbias + place, sum_dbias, mask=rows < C)
     else:
-        columns, exist = _columns(program, M, BLOCK_P, WIDE)
+        columns = tl.cast(program, tl.int64 if WIDE else tl.int32) * BLOCK_P + tl.arange(0, BLOCK_P)
+        exist = columns < M
+        image, pixel = tl.cast(columns // P, tl.int64), tl.cast(columns % P, tl.int64)
         centre = tl.load(mean + columns, mask=exist, other=0)
         root = tl.load(rstd + columns, mask=exist, other=0)
-        dy_start, x_start = _starts(columns, P, dy_n, dy_p), _starts(columns, P, x_n, x_p)
+        dy_start, x_start = image * dy_n + pixel * dy_p, image * x_n + pixel * x_p
         mean_g = tl.zeros((BLOCK_P,), ACC)
         mean_gx = tl.zeros((BLOCK_P,), ACC)
         if NEED_X:
@@ -233,7 +221,7 @@ def channel_backward(
             place = tl.cast(program, tl.int64) * C + rows
             if NEED_X:
                 result = root[None, :] * (g - mean_g[None, :] - normalised * mean_gx[None, :])
-                where = dx + _starts(columns, P, dx_n, dx_p)[None, :] + tl.cast(rows, tl.int64)[:, None] * dx_c
+                where = dx + (image * dx_n + pixel * dx_p)[None, :] + tl.cast(rows, tl.int64)[:, None] * dx_c
                 tl.store(where, result.to(dx.dtype.element_ty), mask=mask)
             if NEED_WEIGHT:
                 tl.store(partial_dweight + place, tl.sum(upstream * normalised, 1), mask=rows < C)

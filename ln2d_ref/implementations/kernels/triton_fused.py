@@ -22,7 +22,7 @@ import triton.language as tl
 
 from . import triton_channel, triton_sample
 from .matrix import as_matrices, as_samples
-from .operators import Gradients, arithmetic_dtype, empty_like, register
+from .operators import Gradients, arithmetic_dtype, register
 
 __all__ = ["DEVICES", "channel", "sample"]
 
@@ -31,7 +31,7 @@ DEVICES = ("cpu",) if _INTERPRETED else ("cuda",)
 """Where these kernels run in this process."""
 
 _TILE = 16384
-"""Elements of a tile of (channels × pixels): 64 KiB of float32 in registers, a quarter of an SM's."""
+"""Elements of a tile of channels and pixels: 64 KiB of float32 in registers, a quarter of an SM's."""
 _MOST_CHANNELS = 2048
 """Channels that are held on chip; more are gone over in tiles."""
 _SMALL_SAMPLE = 1024
@@ -76,15 +76,15 @@ def _power(number: int) -> int:
 
 
 def _processors(x: Tensor) -> int:
-    return 2 if _INTERPRETED else torch.cuda.get_device_properties(x.device).multi_processor_count
+    return 1 if _INTERPRETED else torch.cuda.get_device_properties(x.device).multi_processor_count
 
 
 def _tile(channels: int, columns: int, processors: int) -> dict[str, Any]:
     """Sizes of a tile; narrower where there would be fewer tiles than processors."""
     fits = channels <= _MOST_CHANNELS
-    block_c = _power(channels) if fits else 512
-    most = 1024 if _INTERPRETED else 128
-    block_p = min(max(_TILE // block_c, 16), most, max(_power(columns), 1))
+    widest = _TILE if _INTERPRETED else 128  # the interpreter's time goes by programs, not by elements
+    block_p = min(max(_TILE // _power(channels), 16 if fits else 32), widest, _power(columns))
+    block_c = _power(channels) if fits else min(_MOST_CHANNELS, _TILE // block_p)
     while block_p > 16 and math.ceil(columns / block_p) < processors:
         block_p //= 2
     return {"BLOCK_C": block_c, "BLOCK_P": block_p, "FITS": fits, "WIDE": columns >= 2**31 - 2**16}
@@ -111,6 +111,13 @@ def _step(x: Tensor, semantics: str, *affine: Tensor | None) -> int:
     """By how much a value's index in its sample is divided to give its parameter's."""
     narrow = any(parameter is not None and parameter.ndim == 1 for parameter in affine)
     return x.shape[2] * x.shape[3] if semantics == "sample" and narrow else 1
+
+
+def empty_like(x: Tensor, semantics: str) -> Tensor:
+    """Memory for y or dx: channels_last where x is and groups are pixels, else contiguous."""
+    if semantics == "channel" and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+        return torch.empty_like(x, memory_format=torch.channels_last)
+    return x.new_empty(x.shape)
 
 
 def forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, semantics: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -155,9 +162,7 @@ def forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, s
     splits = math.ceil(channels / chunk)
     part_mean, part_squares = (mean.new_empty(x.shape[0], splits) for _ in range(2))
     programs = x.shape[0] * splits
-    _launch(
-        triton_sample.sample_statistics, programs, x, source, part_mean, part_squares, channels, stride, splits, chunk, BLOCK=_BLOCK
-    )
+    _launch(triton_sample.sample_statistics, programs, x, source, part_mean, part_squares, channels, stride, splits, chunk, BLOCK=_BLOCK)
     merged = (part_mean, part_squares, mean, rstd, channels, splits, chunk, eps)
     _launch(triton_sample.sample_merge, x.shape[0], x, *merged, BLOCK=min(1024, _power(splits)))
     tiles = math.ceil(channels / _BLOCK)
@@ -174,7 +179,7 @@ def _sum_rows(terms: Tensor, rows: int, columns: int, strides: tuple[int, int], 
         last = chunks == 1
         kept = torch.float32 if _INTERPRETED and dtype == torch.bfloat16 else dtype
         result = terms.new_empty((chunks, columns), dtype=kept if last else terms.dtype)
-        block_r, block_k = min(32, _power(chunk)), min(64, _power(columns))
+        block_r, block_k = min(32, _power(chunk)), min(4096 if _INTERPRETED else 64, _power(columns))
         programs = math.ceil(columns / block_k) * chunks
         arguments = (terms, result, rows, columns, chunk, chunks, *strides)
         _launch(triton_channel.sum_rows, programs, terms, *arguments, BLOCK_R=block_r, BLOCK_K=block_k)
@@ -210,10 +215,10 @@ def backward(
     small = semantics == "channel" or math.prod(x.shape[1:]) <= _SMALL_SAMPLE
     partial = (_by_columns if small else _by_samples)(dy, x, weight, bias, mean, rstd, dx, semantics, needs)
     pixels = x.shape[2] * x.shape[3]
-    sums = (
+    dweight, dbias = (
         _parameter_gradient(part, like, pixels) if need else None for part, like, need in zip(partial, parameters, needs[1:], strict=True)
     )
-    return None if dx is None else dx.to(dtype), *sums
+    return None if dx is None else dx.to(dtype), dweight, dbias
 
 
 def _by_columns(
@@ -257,7 +262,7 @@ def _by_samples(
     """Fill dx; partial sums of dweight and dbias. Two sweeps: sums along each channel of each sample, then dx."""
     (x, x_n), (dy, dy_n) = as_samples(x), as_samples(dy)
     samples, channels, pixels = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
-    size, rows = channels * pixels, samples * channels
+    size = channels * pixels
     by_element = any(parameter is not None and parameter.ndim == 3 for parameter in (weight, bias))
     mean_g, mean_gx, partial = None, None, [None, None]
     if needs[0] or not by_element:
@@ -316,4 +321,4 @@ def _row_sums(
     return whole[0], whole[-1]
 
 
-channel, sample = register("triton", forward, backward)
+channel, sample = register("triton", forward, backward, empty_like)
