@@ -62,11 +62,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if name is not None:
             judged = [load(name, semantics=semantics, device=device)]
         else:
-            judged = [load(each, device=device if each.startswith("torch/") else None) for each in _RUN_BY_DEFAULT]
-            judged = [each for each in judged if semantics in (None, each.semantics)]
+            judged = [_of_all(each, device) for each in _RUN_BY_DEFAULT]
+            judged = [each for each in judged if semantics is None or semantics == getattr(each, "semantics", semantics)]
     except (ValueError, TypeError, ImportError, AttributeError) as error:
         raise pytest.UsageError(str(error)) from None
-    metafunc.parametrize("implementation", judged, ids=[each.name for each in judged])
+    metafunc.parametrize("implementation", judged, ids=lambda each: getattr(each, "name", None))
+
+
+def _of_all(name: str, device: str | None):
+    """A registered implementation, or where what it needs is not installed, a parameter that skips and says so."""
+    try:
+        return load(name, device=None if name.startswith("numpy/") else device)
+    except ImportError as error:
+        return pytest.param(None, id=name, marks=pytest.mark.skip(reason=f"{name}: {error}"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -93,9 +101,15 @@ def examiner(request: pytest.FixtureRequest, implementation) -> Examiner:
 
         if not torch.cuda.is_available():
             pytest.skip("--device cuda, but torch finds no CUDA device")
-    found = Examiner(implementation, select((_law_of(request.node),)), FOLDER)
+    found = Examiner(implementation, select((_law_of(request.node),)), FOLDER, limit=_limit(implementation))
     request.node.stash[EXAMINER] = found
     return found
+
+
+def _limit(implementation) -> int | None:
+    """Cases for a law: an eighth of the profile's under Triton's interpreter, where a call takes a hundred times as long."""
+    interpreted = implementation.name.startswith("triton/") and implementation.devices == ("cpu",)
+    return max(1, hypothesis.settings.default.max_examples // 8) if interpreted else None
 
 
 EXAMINER: pytest.StashKey[Examiner] = pytest.StashKey()

@@ -10,10 +10,10 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-__all__ = ["build", "cache_folder", "host_compiler", "nvcc"]
+__all__ = ["SOURCES", "build", "cache_folder", "host_compiler", "nvcc"]
 
-_SOURCES = Path(__file__).parent / "cuda_source"
-_SOURCE = _SOURCES / "layer_norm_2d.cu"
+SOURCES = Path(__file__).parent / "cuda_source"
+"""Folder of layer_norm_2d.cu, which has the launchers, and of the headers with the kernels."""
 _COMMON = ("-std=c++17", "-shared")
 
 
@@ -39,7 +39,7 @@ def cache_folder() -> Path:
 
 
 @cache
-def build(architecture: str | None, defines: tuple[str, ...] = ()) -> Path:
+def build(architecture: str | None, sources: Path = SOURCES) -> Path:
     """Path of the library for a GPU's architecture, as "sm_90", or for the CPU where that is None; compiled unless it is there.
 
     Its name holds a hash of the sources, the command and the compiler's version, and it is put in place at once, so that processes which
@@ -52,11 +52,10 @@ def build(architecture: str | None, defines: tuple[str, ...] = ()) -> Path:
         flags = [*_COMMON, "-O2", "-fPIC", "-ffp-contract=off"]
     else:
         flags = [*_COMMON, "-O3", "-Xcompiler", "-fPIC", "-gencode", f"arch=compute_{architecture[3:]},code={architecture}"]
-    flags += [f"-D{define}" for define in defines]
     language = ["-x", "c++"] if architecture is None else []
     release = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     digest = hashlib.sha256("\0".join([compiler, release, *flags]).encode())
-    for path in sorted(_SOURCES.iterdir()):
+    for path in sorted(sources.iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     folder = cache_folder()
     library = folder / f"layer_norm_2d_{architecture or 'cpu'}_{digest.hexdigest()[:16]}.so"
@@ -65,7 +64,7 @@ def build(architecture: str | None, defines: tuple[str, ...] = ()) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         fresh = Path(scratch) / library.name
-        command = [compiler, *flags, *language, str(_SOURCE), "-o", str(fresh)]
+        command = [compiler, *flags, *language, str(sources / "layer_norm_2d.cu"), "-o", str(fresh)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")

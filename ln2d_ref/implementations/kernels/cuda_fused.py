@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .cuda_build import build, host_compiler, nvcc
+from .cuda_build import SOURCES, build, host_compiler, nvcc
 from .matrix import as_matrices, as_samples
 from .operators import Gradients, arithmetic_dtype, register
 
@@ -36,8 +38,8 @@ _ROW_CHUNK = 8192
 
 
 @cache
-def _library(architecture: str | None, defines: tuple[str, ...]) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(build(architecture, defines)))
+def _library(architecture: str | None, sources: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(build(architecture, sources)))
     library.ln2d_channel_shared_bytes.restype = ctypes.c_longlong
     library.ln2d_sample_splits.restype = ctypes.c_longlong
     return library
@@ -76,19 +78,23 @@ def _power(number: int) -> int:
 
 
 class Kernels:
-    """The forward and backward that `register` takes. `defines` are preprocessor symbols, with which tests plant faults."""
+    """The forward and backward that `register` takes, compiled from the sources in a folder."""
 
-    def __init__(self, *defines: str) -> None:
-        self.defines = defines
+    def __init__(self, sources: Path = SOURCES) -> None:
+        self.sources = sources
 
     def library(self, device: torch.device) -> ctypes.CDLL:
         """The compiled launchers for a device."""
         if device.type == "cpu":
-            return _library(None, self.defines)
+            return _library(None, self.sources)
         if device.type != "cuda":
             raise ValueError(f"x is on {device}, but must be on a CUDA device or the CPU")
         major, minor = torch.cuda.get_device_capability(device)
-        return _library(f"sm_{major}{minor}", self.defines)
+        return _library(f"sm_{major}{minor}", self.sources)
+
+    def registered(self, name: str) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+        """The functions of `channel` and `sample` semantics, after their operators are registered under this name."""
+        return register(name, self.forward, self.backward, lambda x, semantics: x.new_empty(x.shape))
 
     def _call(self, name: str, x: Tensor, *arguments: Any) -> None:
         launcher = getattr(self.library(x.device), f"ln2d_{name}")
@@ -241,4 +247,4 @@ def _blocks(x: Tensor) -> int:
 
 
 _kernels = Kernels()
-channel, sample = register("cuda", _kernels.forward, _kernels.backward, lambda x, semantics: x.new_empty(x.shape))
+channel, sample = _kernels.registered("cuda")

@@ -1,33 +1,23 @@
-"""`triton/fused`: LayerNorm2d by Triton kernels, on a GPU, or on the CPU in Triton's interpreter.
-
-Without a GPU this module sets TRITON_INTERPRET=1 before it imports Triton, which decides when it is imported.
-"""
+"""`triton/fused`: LayerNorm2d by Triton kernels, on a GPU, or on the CPU in Triton's interpreter."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-
-import triton
-import triton.language as tl
-
-from . import triton_channel, triton_sample
 from .matrix import as_matrices, as_samples
 from .operators import Gradients, arithmetic_dtype, register
+from .triton_launch import INTERPRETED, launch, power, processors, readable
+
+from . import triton_channel, triton_sample  # isort: skip  # triton_launch sets up Triton first
 
 __all__ = ["DEVICES", "channel", "sample"]
 
-_INTERPRETED = bool(triton.knobs.runtime.interpret)
-DEVICES = ("cpu",) if _INTERPRETED else ("cuda",)
+DEVICES = ("cpu",) if INTERPRETED else ("cuda",)
 """Where these kernels run in this process."""
 
 _TILE = 16384
@@ -42,50 +32,19 @@ _BLOCK = 4096
 """Elements that a program of the split kernels takes at once."""
 
 
-def _launch(kernel: Any, programs: int, x: Tensor, *arguments: Any, elements: int = _BLOCK, **constants: Any) -> None:
-    """Run a kernel on x's device, on the current stream, with a warp for each 2048 elements of its tile; every grid is in x alone."""
-    acc = tl.float64 if x.dtype == torch.float64 else tl.float32
-    warps = min(16, max(4, elements // 2048))
-    if _INTERPRETED:
-        with np.errstate(all="ignore"):
-            kernel[(programs,)](*arguments, ACC=acc, **constants)
-        return
-    with torch.cuda.device(x.device):
-        kernel[(programs,)](*arguments, ACC=acc, num_warps=warps, **constants)
-
-
-def _readable(*tensors: Tensor | None) -> tuple[Any, ...]:
-    """The tensors as the kernels can read them.
-
-    Triton's interpreter cuts float32 to bfloat16 instead of rounding, and takes bfloat16's subnormals for others (docs/findings.md), so
-    under it PyTorch widens bfloat16 to float32 beforehand, which is exact, and rounds results afterwards.
-    """
-    if not _INTERPRETED:
-        return tensors
-    return tuple(tensor.float() if tensor is not None and tensor.dtype == torch.bfloat16 else tensor for tensor in tensors)
-
-
 def _check_device(x: Tensor) -> None:
     if x.device.type != DEVICES[0]:
         hint = "; TRITON_INTERPRET=1 makes it run on the CPU" if x.device.type == "cpu" else ""
         raise ValueError(f"x is on {x.device}, but Triton runs on {DEVICES[0]} in this process{hint}")
 
 
-def _power(number: int) -> int:
-    return triton.next_power_of_2(number)
-
-
-def _processors(x: Tensor) -> int:
-    return 1 if _INTERPRETED else torch.cuda.get_device_properties(x.device).multi_processor_count
-
-
-def _tile(channels: int, columns: int, processors: int) -> dict[str, Any]:
+def _tile(x: Tensor, channels: int, columns: int) -> dict[str, Any]:
     """Sizes of a tile; narrower where there would be fewer tiles than processors."""
     fits = channels <= _MOST_CHANNELS
-    widest = _TILE if _INTERPRETED else 128  # the interpreter's time goes by programs, not by elements
-    block_p = min(max(_TILE // _power(channels), 16 if fits else 32), widest, _power(columns))
-    block_c = _power(channels) if fits else min(_MOST_CHANNELS, _TILE // block_p)
-    while block_p > 16 and math.ceil(columns / block_p) < processors:
+    widest = _TILE if INTERPRETED else 128  # the interpreter's time goes by programs, not by elements
+    block_p = min(max(_TILE // power(channels), 16 if fits else 32), widest, power(columns))
+    block_c = power(channels) if fits else min(_MOST_CHANNELS, _TILE // block_p)
+    while block_p > 16 and math.ceil(columns / block_p) < processors(x):
         block_p //= 2
     return {"BLOCK_C": block_c, "BLOCK_P": block_p, "FITS": fits, "WIDE": columns >= 2**31 - 2**16}
 
@@ -124,8 +83,8 @@ def forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, s
     """y, mean and rstd."""
     _check_device(x)
     dtype = x.dtype
-    y = _readable(empty_like(x, semantics))[0]
-    x, weight, bias = _readable(x, *(None if parameter is None else parameter.contiguous() for parameter in (weight, bias)))
+    y = readable(empty_like(x, semantics))[0]
+    x, weight, bias = readable(x, *(None if parameter is None else parameter.contiguous() for parameter in (weight, bias)))
     statistics = (x.shape[0], *x.shape[2:]) if semantics == "channel" else (x.shape[0],)
     mean, rstd = (x.new_empty(statistics, dtype=arithmetic_dtype(x)) for _ in range(2))
     given = {"HAS_WEIGHT": weight is not None, "HAS_BIAS": bias is not None}
@@ -136,11 +95,11 @@ def forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, s
     step = steps[0] if weight is not None else steps[1]
     if semantics == "channel" or channels <= _SMALL_SAMPLE:
         source, strides = _columns(x, semantics)
-        tile = _tile(channels, columns, _processors(x))
+        tile = _tile(x, channels, columns)
         places = (channels, pixels, columns, *strides, *_columns(y, semantics)[1], step)
         count = math.ceil(columns / tile["BLOCK_P"])
         elements = tile["BLOCK_C"] * tile["BLOCK_P"]
-        _launch(
+        launch(
             triton_channel.channel_forward,
             count,
             x,
@@ -162,12 +121,12 @@ def forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, s
     splits = math.ceil(channels / chunk)
     part_mean, part_squares = (mean.new_empty(x.shape[0], splits) for _ in range(2))
     programs = x.shape[0] * splits
-    _launch(triton_sample.sample_statistics, programs, x, source, part_mean, part_squares, channels, stride, splits, chunk, BLOCK=_BLOCK)
+    launch(triton_sample.sample_statistics, programs, x, source, part_mean, part_squares, channels, stride, splits, chunk, BLOCK=_BLOCK)
     merged = (part_mean, part_squares, mean, rstd, channels, splits, chunk, eps)
-    _launch(triton_sample.sample_merge, x.shape[0], x, *merged, BLOCK=min(1024, _power(splits)))
+    launch(triton_sample.sample_merge, x.shape[0], x, *merged, BLOCK=min(1024, power(splits)))
     tiles = math.ceil(channels / _BLOCK)
     arguments = (source, weight, bias, y, mean, rstd, channels, stride, tiles, step)
-    _launch(triton_sample.sample_normalise, x.shape[0] * tiles, x, *arguments, **given, BLOCK=_BLOCK)
+    launch(triton_sample.sample_normalise, x.shape[0] * tiles, x, *arguments, **given, BLOCK=_BLOCK)
     return y.to(dtype), mean, rstd
 
 
@@ -177,12 +136,12 @@ def _sum_rows(terms: Tensor, rows: int, columns: int, strides: tuple[int, int], 
         chunk = min(rows, _LONGEST_CHAIN)
         chunks = math.ceil(rows / chunk)
         last = chunks == 1
-        kept = torch.float32 if _INTERPRETED and dtype == torch.bfloat16 else dtype
+        kept = torch.float32 if INTERPRETED and dtype == torch.bfloat16 else dtype
         result = terms.new_empty((chunks, columns), dtype=kept if last else terms.dtype)
-        block_r, block_k = min(32, _power(chunk)), min(4096 if _INTERPRETED else 64, _power(columns))
+        block_r, block_k = min(32, power(chunk)), min(4096 if INTERPRETED else 64, power(columns))
         programs = math.ceil(columns / block_k) * chunks
         arguments = (terms, result, rows, columns, chunk, chunks, *strides)
-        _launch(triton_channel.sum_rows, programs, terms, *arguments, BLOCK_R=block_r, BLOCK_K=block_k)
+        launch(triton_channel.sum_rows, programs, terms, *arguments, BLOCK_R=block_r, BLOCK_K=block_k)
         if last:
             return result.to(dtype)
         terms, rows, strides = result, chunks, (columns, 1)
@@ -209,9 +168,9 @@ def backward(
 ) -> Gradients:
     """dx, dweight and dbias, each None where it is not needed."""
     _check_device(x)
-    dx = _readable(empty_like(x, semantics))[0] if needs[0] else None
+    dx = readable(empty_like(x, semantics))[0] if needs[0] else None
     parameters, dtype = (weight, bias), x.dtype
-    dy, x, weight = _readable(dy, x, None if weight is None else weight.contiguous())
+    dy, x, weight = readable(dy, x, None if weight is None else weight.contiguous())
     small = semantics == "channel" or math.prod(x.shape[1:]) <= _SMALL_SAMPLE
     partial = (_by_columns if small else _by_samples)(dy, x, weight, bias, mean, rstd, dx, semantics, needs)
     pixels = x.shape[2] * x.shape[3]
@@ -236,15 +195,15 @@ def _by_columns(
     channels, pixels, columns = _sizes(x, semantics)
     (x, x_strides), (dy, dy_strides) = _columns(x, semantics), _columns(dy, semantics)
     dx_strides = (0, 0, 0) if dx is None else _columns(dx, semantics)[1]
-    tile = _tile(channels, columns, _processors(x))
+    tile = _tile(x, channels, columns)
     tiles = math.ceil(columns / tile["BLOCK_P"])
-    programs = min(tiles, max(4 * _processors(x), math.ceil(tiles / _LONGEST_CHAIN))) if tile["FITS"] else tiles
+    programs = min(tiles, max(4 * processors(x), math.ceil(tiles / _LONGEST_CHAIN))) if tile["FITS"] else tiles
     partial = tuple(mean.new_empty(programs, channels) if need else None for need in needs[1:])
     places = (channels, pixels, columns, tiles, *dy_strides, *x_strides, *dx_strides, _step(x, semantics, weight))
     flags = {"HAS_WEIGHT": weight is not None, "NEED_X": needs[0], "NEED_WEIGHT": needs[1], "NEED_BIAS": needs[2]}
     elements = 2 * tile["BLOCK_C"] * tile["BLOCK_P"]
     arguments = (dy, x, weight, mean, rstd, dx, *partial, *places)
-    _launch(triton_channel.channel_backward, programs, x, *arguments, **flags, **tile, elements=elements)
+    launch(triton_channel.channel_backward, programs, x, *arguments, **flags, **tile, elements=elements)
     return partial[0], partial[1]
 
 
@@ -273,15 +232,15 @@ def _by_samples(
             mean_g, mean_gx = (mean.new_empty(samples) for _ in range(2))
             narrow = weight is not None and not by_element
             arguments = (*sums, weight, mean_g, mean_gx, channels, size)
-            block = min(1024, _power(channels))
-            _launch(triton_sample.sample_weighted_sums, samples, x, *arguments, WEIGHTED=narrow, BLOCK=block)
+            block = min(1024, power(channels))
+            launch(triton_sample.sample_weighted_sums, samples, x, *arguments, WEIGHTED=narrow, BLOCK=block)
     summed = (by_element and needs[1], by_element and needs[2])
     if not (needs[0] or any(summed)):
         return partial[0], partial[1]
     tiles = math.ceil(size / _BLOCK)
     each = 1
     if any(summed):  # samples that one program sums over: all, unless that leaves too few programs, or too long a chain
-        each = min(samples, _LONGEST_CHAIN, max(1, tiles * samples // (4 * _processors(x))))
+        each = min(samples, _LONGEST_CHAIN, max(1, tiles * samples // (4 * processors(x))))
     chunks = math.ceil(samples / each)
     if by_element:
         partial = [mean.new_empty(chunks, size) if need else None for need in summed]
@@ -289,7 +248,7 @@ def _by_samples(
     step = 1 if by_element else pixels
     arguments = (dy, x, weight, mean, rstd, mean_g, mean_gx, dx, *(partial if by_element else (None, None)))
     sizes = (samples, size, dy_n, x_n, tiles, each, step)
-    _launch(triton_sample.sample_input_gradient, tiles * chunks, x, *arguments, *sizes, **flags, BLOCK=_BLOCK)
+    launch(triton_sample.sample_input_gradient, tiles * chunks, x, *arguments, *sizes, **flags, BLOCK=_BLOCK)
     return partial[0], partial[1]
 
 
@@ -305,8 +264,8 @@ def _row_sums(
     """Σ dy and Σ dy·x̂ along the pixels of each channel of each sample; dy is multiplied by a weight of shape (C, H, W) first."""
     channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
     rows = x.shape[0] * channels
-    block_p = min(1024, _power(pixels))
-    block_r = max(1, min(_BLOCK // block_p, _power(rows)))
+    block_p = min(1024, power(pixels))
+    block_r = max(1, min(_BLOCK // block_p, power(rows)))
     chunk = min(pixels, block_p * _LONGEST_CHAIN // 16)
     splits = math.ceil(pixels / chunk)
     read_x = needs[0] or needs[1]
@@ -314,7 +273,7 @@ def _row_sums(
     sizes = (channels, pixels, rows, *strides, splits, chunk)
     constants = {"WEIGHTED": weight is not None, "READ_X": read_x, "BLOCK_R": block_r, "BLOCK_P": block_p}
     programs = math.ceil(rows / block_r) * splits
-    _launch(triton_sample.sample_row_sums, programs, x, dy, x, weight, mean, rstd, *sums, *sizes, **constants)
+    launch(triton_sample.sample_row_sums, programs, x, dy, x, weight, mean, rstd, *sums, *sizes, **constants)
     if splits == 1:
         return sums[0], sums[1]
     whole = tuple(_sum_rows(part, splits, rows, (rows, 1), mean.dtype) for part in (sums if read_x else sums[:1]))
