@@ -1,8 +1,8 @@
 """Triton kernels on tiles of (channels × pixels): `channel` semantics, and `sample` semantics with few values a sample.
 
 A column is a group: what is normalised together. Column j of M lies at (j // P)·stride_n + (j % P)·stride_p, and its row c of C at
-c·stride_c from there. In `channel` semantics a column is a pixel; a small sample is a column too, with stride_c = 1.
-Rows of weight and bias are c // STEP: STEP is H·W where a small sample's affine has shape (C,).
+c·stride_c from there, counted in INDEX: 64 bits where 32 do not hold a place. In `channel` semantics a column is a pixel; a small sample
+is a column too, with stride_c = 1. Rows of weight and bias are c // STEP: STEP is H·W where a small sample's affine has shape (C,).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ def channel_forward(
     mean,
     rstd,
     eps: tl.float64,
+    inverse: tl.float64,
     C,
     P,
     M,
@@ -38,35 +39,40 @@ def channel_forward(
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
     FITS: tl.constexpr,
-    WIDE: tl.constexpr,
+    INDEX: tl.constexpr,
 ):
-    """y, mean and rstd of BLOCK_P columns. FITS: C <= BLOCK_C, so that x is read once; else twice, its statistics merged tile by tile."""
-    columns = tl.cast(tl.program_id(0), tl.int64 if WIDE else tl.int32) * BLOCK_P + tl.arange(0, BLOCK_P)
+    """y, mean and rstd of BLOCK_P columns; inverse is 1 / C.
+
+    FITS: C <= BLOCK_C, so that x is read once; else twice, its statistics merged tile by tile.
+    """
+    zero = tl.full((1,), 0, ACC)
+    eps, inverse = (zero + eps).to(ACC), (zero + inverse).to(ACC)  # else every sum with them would be float64
+    columns = tl.cast(tl.program_id(0), INDEX) * BLOCK_P + tl.arange(0, BLOCK_P)
     exist = columns < M
-    image, pixel = tl.cast(columns // P, tl.int64), tl.cast(columns % P, tl.int64)
+    image, pixel = columns // P, columns % P
     x_start = x + (image * x_n + pixel * x_p)[None, :]
     y_start = y + (image * y_n + pixel * y_p)[None, :]
     if FITS:
         rows = tl.arange(0, BLOCK_C)
         live = rows < C
         mask = live[:, None] & exist[None, :]
-        values = tl.load(x_start + tl.cast(rows, tl.int64)[:, None] * x_c, mask=mask, other=0).to(ACC)
-        centre = tl.sum(values, 0) / C
+        values = tl.load(x_start + tl.cast(rows, INDEX)[:, None] * x_c, mask=mask, other=0).to(ACC)
+        centre = tl.sum(values, 0) * inverse
         d = tl.where(mask, values - centre[None, :], 0)
-        root = tl.rsqrt(tl.sum(d * d, 0) / C + eps)
+        root = tl.rsqrt(tl.sum(d * d, 0) * inverse + eps)
         result = d * root[None, :]
         if HAS_WEIGHT:
             result *= tl.load(weight + rows // STEP, mask=live, other=0).to(ACC)[:, None]
         if HAS_BIAS:
             result += tl.load(bias + rows // STEP, mask=live, other=0).to(ACC)[:, None]
-        tl.store(y_start + tl.cast(rows, tl.int64)[:, None] * y_c, result.to(y.dtype.element_ty), mask=mask)
+        tl.store(y_start + tl.cast(rows, INDEX)[:, None] * y_c, result.to(y.dtype.element_ty), mask=mask)
     else:
         centre = tl.zeros((BLOCK_P,), ACC)
         squares = tl.zeros((BLOCK_P,), ACC)
         for first in range(0, C, BLOCK_C):  # Chan, Golub & LeVeque 1983: merge each tile's own two-pass statistics
             rows = first + tl.arange(0, BLOCK_C)
             mask = (rows < C)[:, None] & exist[None, :]
-            values = tl.load(x_start + tl.cast(rows, tl.int64)[:, None] * x_c, mask=mask, other=0).to(ACC)
+            values = tl.load(x_start + tl.cast(rows, INDEX)[:, None] * x_c, mask=mask, other=0).to(ACC)
             before = tl.cast(first, ACC)
             count = tl.cast(tl.minimum(C - first, BLOCK_C), ACC)
             own = tl.sum(values, 0) / count
@@ -75,18 +81,18 @@ def channel_forward(
             share = count / (before + count)
             centre += delta * share
             squares += tl.sum(d * d, 0) + delta * delta * (before * share)
-        root = tl.rsqrt(squares / C + eps)
+        root = tl.rsqrt(squares * inverse + eps)
         for first in range(0, C, BLOCK_C):
             rows = first + tl.arange(0, BLOCK_C)
             live = rows < C
             mask = live[:, None] & exist[None, :]
-            values = tl.load(x_start + tl.cast(rows, tl.int64)[:, None] * x_c, mask=mask, other=0).to(ACC)
+            values = tl.load(x_start + tl.cast(rows, INDEX)[:, None] * x_c, mask=mask, other=0).to(ACC)
             result = (values - centre[None, :]) * root[None, :]
             if HAS_WEIGHT:
                 result *= tl.load(weight + rows // STEP, mask=live, other=0).to(ACC)[:, None]
             if HAS_BIAS:
                 result += tl.load(bias + rows // STEP, mask=live, other=0).to(ACC)[:, None]
-            tl.store(y_start + tl.cast(rows, tl.int64)[:, None] * y_c, result.to(y.dtype.element_ty), mask=mask)
+            tl.store(y_start + tl.cast(rows, INDEX)[:, None] * y_c, result.to(y.dtype.element_ty), mask=mask)
     tl.store(mean + columns, centre, mask=exist)
     tl.store(rstd + columns, root, mask=exist)
 
@@ -109,14 +115,15 @@ def _terms(
     ACC: tl.constexpr,
     READ_X: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
+    INDEX: tl.constexpr,
 ):
     """dy, x̂ and g = dy·weight of one tile; 0 where it has no element."""
     live = rows < C
     mask = live[:, None] & exist[None, :]
-    upstream = tl.load(dy + dy_start[None, :] + tl.cast(rows, tl.int64)[:, None] * dy_c, mask=mask, other=0).to(ACC)
+    upstream = tl.load(dy + dy_start[None, :] + tl.cast(rows, INDEX)[:, None] * dy_c, mask=mask, other=0).to(ACC)
     normalised = tl.zeros_like(upstream)
     if READ_X:
-        values = tl.load(x + x_start[None, :] + tl.cast(rows, tl.int64)[:, None] * x_c, mask=mask, other=0).to(ACC)
+        values = tl.load(x + x_start[None, :] + tl.cast(rows, INDEX)[:, None] * x_c, mask=mask, other=0).to(ACC)
         normalised = tl.where(mask, (values - centre[None, :]) * root[None, :], 0)
     g = upstream
     if HAS_WEIGHT:
@@ -134,6 +141,7 @@ def channel_backward(
     dx,
     partial_dweight,
     partial_dbias,
+    inverse: tl.float64,
     C,
     P,
     M,
@@ -156,13 +164,14 @@ def channel_backward(
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
     FITS: tl.constexpr,
-    WIDE: tl.constexpr,
+    INDEX: tl.constexpr,
 ):
     """dx, and this program's row of the partial sums of dweight and dbias, of shape (programs, C).
 
     FITS: a program takes the tiles program, program + programs, …, reads x and dy once, and keeps its sums in registers.
-    Else it takes one tile, over which it goes twice.
+    Else it takes one tile, over which it goes twice. inverse is 1 / C.
     """
+    inverse = (tl.full((1,), 0, ACC) + inverse).to(ACC)
     program = tl.program_id(0)
     READ_X: tl.constexpr = NEED_X or NEED_WEIGHT
     if FITS:
@@ -170,20 +179,22 @@ def channel_backward(
         sum_dweight = tl.zeros((BLOCK_C,), ACC)
         sum_dbias = tl.zeros((BLOCK_C,), ACC)
         for tile in range(program, tiles, tl.num_programs(0)):
-            columns = tl.cast(tile, tl.int64 if WIDE else tl.int32) * BLOCK_P + tl.arange(0, BLOCK_P)
+            columns = tl.cast(tile, INDEX) * BLOCK_P + tl.arange(0, BLOCK_P)
             exist = columns < M
-            image, pixel = tl.cast(columns // P, tl.int64), tl.cast(columns % P, tl.int64)
+            image, pixel = columns // P, columns % P
             centre = tl.load(mean + columns, mask=exist, other=0)
             root = tl.load(rstd + columns, mask=exist, other=0)
             dy_start, x_start = image * dy_n + pixel * dy_p, image * x_n + pixel * x_p
             upstream, normalised, g, mask = _terms(
-                dy, x, weight, rows, C, exist, dy_start, x_start, dy_c, x_c, centre, root, STEP, ACC, READ_X, HAS_WEIGHT and NEED_X
+                dy, x, weight, rows, C, exist, dy_start, x_start, dy_c, x_c, centre, root, STEP, ACC, READ_X, HAS_WEIGHT and NEED_X, INDEX
             )
             if NEED_X:
-                mean_g = tl.sum(g, 0) / C
-                mean_gx = tl.sum(g * normalised, 0) / C
+                mean_g = tl.sum(g, 0) * inverse
+                mean_gx = tl.sum(g * normalised, 0) * inverse
                 result = root[None, :] * (g - mean_g[None, :] - normalised * mean_gx[None, :])
-                where = dx + (image * dx_n + pixel * dx_p)[None, :] + tl.cast(rows, tl.int64)[:, None] * dx_c
+                # g - mean(g) is 0 for C = 1, but not where g's product is fused into the difference
+                result = tl.where(C == 1, normalised, result)
+                where = dx + (image * dx_n + pixel * dx_p)[None, :] + tl.cast(rows, INDEX)[:, None] * dx_c
                 tl.store(where, result.to(dx.dtype.element_ty), mask=mask)
             if NEED_WEIGHT:
                 sum_dweight += tl.sum(upstream * normalised, 1)
@@ -195,9 +206,9 @@ def channel_backward(
         if NEED_BIAS:
             tl.store(partial_dbias + place, sum_dbias, mask=rows < C)
     else:
-        columns = tl.cast(program, tl.int64 if WIDE else tl.int32) * BLOCK_P + tl.arange(0, BLOCK_P)
+        columns = tl.cast(program, INDEX) * BLOCK_P + tl.arange(0, BLOCK_P)
         exist = columns < M
-        image, pixel = tl.cast(columns // P, tl.int64), tl.cast(columns % P, tl.int64)
+        image, pixel = columns // P, columns % P
         centre = tl.load(mean + columns, mask=exist, other=0)
         root = tl.load(rstd + columns, mask=exist, other=0)
         dy_start, x_start = image * dy_n + pixel * dy_p, image * x_n + pixel * x_p
@@ -207,21 +218,21 @@ def channel_backward(
             for first in range(0, C, BLOCK_C):
                 rows = first + tl.arange(0, BLOCK_C)
                 upstream, normalised, g, mask = _terms(
-                    dy, x, weight, rows, C, exist, dy_start, x_start, dy_c, x_c, centre, root, STEP, ACC, READ_X, HAS_WEIGHT
+                    dy, x, weight, rows, C, exist, dy_start, x_start, dy_c, x_c, centre, root, STEP, ACC, READ_X, HAS_WEIGHT, INDEX
                 )
                 mean_g += tl.sum(g, 0)
                 mean_gx += tl.sum(g * normalised, 0)
-            mean_g /= C
-            mean_gx /= C
+            mean_g *= inverse
+            mean_gx *= inverse
         for first in range(0, C, BLOCK_C):
             rows = first + tl.arange(0, BLOCK_C)
             upstream, normalised, g, mask = _terms(
-                dy, x, weight, rows, C, exist, dy_start, x_start, dy_c, x_c, centre, root, STEP, ACC, READ_X, HAS_WEIGHT and NEED_X
+                dy, x, weight, rows, C, exist, dy_start, x_start, dy_c, x_c, centre, root, STEP, ACC, READ_X, HAS_WEIGHT and NEED_X, INDEX
             )
             place = tl.cast(program, tl.int64) * C + rows
             if NEED_X:
                 result = root[None, :] * (g - mean_g[None, :] - normalised * mean_gx[None, :])
-                where = dx + (image * dx_n + pixel * dx_p)[None, :] + tl.cast(rows, tl.int64)[:, None] * dx_c
+                where = dx + (image * dx_n + pixel * dx_p)[None, :] + tl.cast(rows, INDEX)[:, None] * dx_c
                 tl.store(where, result.to(dx.dtype.element_ty), mask=mask)
             if NEED_WEIGHT:
                 tl.store(partial_dweight + place, tl.sum(upstream * normalised, 1), mask=rows < C)

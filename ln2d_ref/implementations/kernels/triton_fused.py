@@ -14,14 +14,15 @@ from .operators import Gradients, arithmetic_dtype, register
 from .triton_launch import INTERPRETED, launch, power, processors, readable
 
 from . import triton_channel, triton_sample  # isort: skip  # triton_launch sets up Triton first
+import triton.language as tl  # isort: skip
 
 __all__ = ["DEVICES", "channel", "sample"]
 
 DEVICES = ("cpu",) if INTERPRETED else ("cuda",)
 """Where these kernels run in this process."""
 
-_TILE = 16384
-"""Elements of a tile of channels and pixels: 64 KiB of float32 in registers, a quarter of an SM's."""
+_TILE = 8192
+"""Elements of a tile of channels and pixels: 32 KiB of float32 in registers, an eighth of a multiprocessor's."""
 _MOST_CHANNELS = 2048
 """Channels that are held on chip; more are gone over in tiles."""
 _SMALL_SAMPLE = 1024
@@ -38,15 +39,21 @@ def _check_device(x: Tensor) -> None:
         raise ValueError(f"x is on {x.device}, but Triton runs on {DEVICES[0]} in this process{hint}")
 
 
-def _tile(x: Tensor, channels: int, columns: int) -> dict[str, Any]:
-    """Sizes of a tile; narrower where there would be fewer tiles than processors."""
+def _tile(x: Tensor, channels: int, columns: int, *tensors: Tensor | None) -> dict[str, Any]:
+    """Sizes of a tile, narrower where there would be fewer tiles than processors; and the type in which places in the tensors count."""
     fits = channels <= _MOST_CHANNELS
     widest = _TILE if INTERPRETED else 128  # the interpreter's time goes by programs, not by elements
-    block_p = min(max(_TILE // power(channels), 16 if fits else 32), widest, power(columns))
+    block_p = min(max(_TILE // power(channels), 16), widest, power(columns))
     block_c = power(channels) if fits else min(_MOST_CHANNELS, _TILE // block_p)
     while block_p > 16 and math.ceil(columns / block_p) < processors(x):
         block_p //= 2
-    return {"BLOCK_C": block_c, "BLOCK_P": block_p, "FITS": fits, "WIDE": columns >= 2**31 - 2**16}
+    wide = any(tensor is not None and _extent(tensor) > 2**31 - 2**20 for tensor in tensors)
+    return {"BLOCK_C": block_c, "BLOCK_P": block_p, "FITS": fits, "INDEX": tl.int64 if wide else tl.int32}
+
+
+def _extent(tensor: Tensor) -> int:
+    """Elements from the first to the last in memory; never fewer than there are."""
+    return max(tensor.numel(), 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)))
 
 
 def _columns(x: Tensor, semantics: str) -> tuple[Tensor, tuple[int, int, int]]:
@@ -92,10 +99,10 @@ def forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, s
     steps = (_step(x, semantics, weight), _step(x, semantics, bias))
     if weight is not None and bias is not None and steps[0] != steps[1]:
         raise ValueError(f"weight has shape {tuple(weight.shape)} and bias {tuple(bias.shape)}, but both must have the same")
-    step = steps[0] if weight is not None else steps[1]
+    step = max(steps)
     if semantics == "channel" or channels <= _SMALL_SAMPLE:
         source, strides = _columns(x, semantics)
-        tile = _tile(x, channels, columns)
+        tile = _tile(x, channels, columns, source, y)
         places = (channels, pixels, columns, *strides, *_columns(y, semantics)[1], step)
         count = math.ceil(columns / tile["BLOCK_P"])
         elements = tile["BLOCK_C"] * tile["BLOCK_P"]
@@ -110,6 +117,7 @@ def forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, s
             mean,
             rstd,
             eps,
+            1 / channels,
             *places,
             **given,
             **tile,
@@ -195,14 +203,14 @@ def _by_columns(
     channels, pixels, columns = _sizes(x, semantics)
     (x, x_strides), (dy, dy_strides) = _columns(x, semantics), _columns(dy, semantics)
     dx_strides = (0, 0, 0) if dx is None else _columns(dx, semantics)[1]
-    tile = _tile(x, channels, columns)
+    tile = _tile(x, channels, columns, x, dy, dx)
     tiles = math.ceil(columns / tile["BLOCK_P"])
     programs = min(tiles, max(4 * processors(x), math.ceil(tiles / _LONGEST_CHAIN))) if tile["FITS"] else tiles
     partial = tuple(mean.new_empty(programs, channels) if need else None for need in needs[1:])
     places = (channels, pixels, columns, tiles, *dy_strides, *x_strides, *dx_strides, _step(x, semantics, weight))
     flags = {"HAS_WEIGHT": weight is not None, "NEED_X": needs[0], "NEED_WEIGHT": needs[1], "NEED_BIAS": needs[2]}
     elements = 2 * tile["BLOCK_C"] * tile["BLOCK_P"]
-    arguments = (dy, x, weight, mean, rstd, dx, *partial, *places)
+    arguments = (dy, x, weight, mean, rstd, dx, *partial, 1 / channels, *places)
     launch(triton_channel.channel_backward, programs, x, *arguments, **flags, **tile, elements=elements)
     return partial[0], partial[1]
 

@@ -28,14 +28,14 @@ INTERPRETED = bool(triton.knobs.runtime.interpret)
 
 
 def launch(kernel: Any, programs: int, x: Tensor, *arguments: Any, elements: int = 4096, **constants: Any) -> None:
-    """Run a kernel on x's device, on the current stream, with a warp for each 2048 elements of its tile; every grid is in x alone."""
+    """Run a kernel on x's device, on the current stream, with a warp for each 1024 elements of its tiles; every grid is in x alone."""
     acc = tl.float64 if x.dtype == torch.float64 else tl.float32
     if INTERPRETED:
         with np.errstate(all="ignore"), _interpretable():
             kernel[(programs,)](*arguments, ACC=acc, **constants)
         return
     with torch.cuda.device(x.device):
-        kernel[(programs,)](*arguments, ACC=acc, num_warps=min(16, max(4, elements // 2048)), **constants)
+        kernel[(programs,)](*arguments, ACC=acc, num_warps=min(16, max(4, elements // 1024)), **constants)
 
 
 def readable(*tensors: Tensor | None) -> tuple[Any, ...]:

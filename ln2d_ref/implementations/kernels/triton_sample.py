@@ -59,6 +59,7 @@ def sample_merge(part_mean, part_squares, mean, rstd, n, splits, chunk, eps: tl.
         total += count * d * d + tl.load(part_squares + sample * splits + s, mask=s < splits, other=0)
     one = tl.arange(0, 1)
     variance = tl.sum(total, 0) / n + tl.zeros((1,), ACC)
+    eps = (tl.zeros((1,), ACC) + eps).to(ACC)
     tl.store(mean + sample + one, centre + tl.zeros((1,), ACC))
     tl.store(rstd + sample + one, tl.rsqrt(variance + eps))
 

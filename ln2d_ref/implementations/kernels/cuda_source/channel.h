@@ -208,7 +208,9 @@ struct ChannelBackward {
                             for (int k = 0; k < VEC; ++k) {
                                 const Acc normalised = (widen<Acc>(values.at[k]) - mean[place + k]) * rstd[place + k];
                                 const Acc g = widen<Acc>(upstream.at[k]) * weight;
-                                result.at[k] = narrow<T>(rstd[place + k] * (g - mean_g[place + k] - normalised * mean_gx[place + k]));
+                                // g - mean(g) is 0 for one channel, but not where g's product is fused into the difference
+                                const Acc all = rstd[place + k] * (g - mean_g[place + k] - normalised * mean_gx[place + k]);
+                                result.at[k] = narrow<T>(a.channels == 1 ? normalised : all);
                             }
                             store<T, VEC>(dx + c * a.out.stride_c, result);
                         }

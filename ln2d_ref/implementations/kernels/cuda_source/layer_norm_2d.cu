@@ -1,7 +1,7 @@
 // LayerNorm2d on (N, C, H, W), forward and backward, `channel` and `sample` semantics: launchers with C linkage.
 //
 //     nvcc -O3 -std=c++17 -shared -Xcompiler -fPIC -gencode arch=compute_90,code=sm_90 -o liblayer_norm_2d.so layer_norm_2d.cu
-//     g++ -O2 -std=c++17 -shared -fPIC -ffp-contract=off -x c++ -o liblayer_norm_2d.so layer_norm_2d.cu       (on the CPU, for tests)
+//     g++ -O2 -std=c++17 -shared -fPIC -x c++ -o liblayer_norm_2d.so layer_norm_2d.cu       (on the CPU, for tests)
 //
 // dtype: 0 float16, 1 bfloat16, 2 float32, 3 float64, of x, y, dy and dx. All else is in the accumulator's: float32, or float64 for 3.
 // vector: 1 where 16-byte accesses are allowed (sizes and strides are multiples of 16 bytes' worth, pointers aligned), else 0.

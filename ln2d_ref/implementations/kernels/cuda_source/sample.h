@@ -248,7 +248,11 @@ struct SampleInputGradient {
                     Vector<T, VEC> result;
                     for (int k = 0; k < VEC; ++k) {
                         const Acc own = widen<Acc>(upstream.at[k]), normalised = (widen<Acc>(values.at[k]) - mean) * rstd;
-                        if (a.dx) result.at[k] = narrow<T>(rstd * (own * weight[k] - a.mean_g[sample] - normalised * a.mean_gx[sample]));
+                        if (a.dx) {
+                            // g - mean(g) is 0 for one value, but not where g's product is fused into the difference
+                            const Acc all = rstd * (own * weight[k] - a.mean_g[sample] - normalised * a.mean_gx[sample]);
+                            result.at[k] = narrow<T>(a.size == 1 ? normalised : all);
+                        }
                         dweight[k] += own * normalised;
                         dbias[k] += own;
                     }
