@@ -51,6 +51,7 @@ def build(architecture: str | None, sources: Path = SOURCES) -> Path:
         raise RuntimeError("no C++ compiler was found ($CXX, g++, clang++)" if architecture is None else "nvcc was not found")
     if architecture is None:
         flags = [*_COMMON, "-O2", "-fPIC", "-ffp-contract=fast", *(["-mfma"] if _has_fma() else [])]  # nvcc fuses too
+        flags += os.environ.get("LN2D_CXXFLAGS", "").split()
     else:
         flags = [*_COMMON, "-O3", "-Xcompiler", "-fPIC", "-gencode", f"arch=compute_{architecture[3:]},code={architecture}"]
     language = ["-x", "c++"] if architecture is None else []
