@@ -106,10 +106,14 @@ def examiner(request: pytest.FixtureRequest, implementation) -> Examiner:
     return found
 
 
+_SHARES = {"triton": 8, "cuda": 4}
+"""Kernels that are interpreted or emulated on the CPU, up to 100 times as slow, are judged on one in so many of a profile's cases."""
+
+
 def _limit(implementation) -> int | None:
-    """Cases for a law: an eighth of the profile's under Triton's interpreter, where a call takes a hundred times as long."""
-    interpreted = implementation.name.startswith("triton/") and implementation.devices == ("cpu",)
-    return max(1, hypothesis.settings.default.max_examples // 8) if interpreted else None
+    """Number of cases for a law, or None for all of the profile's."""
+    share = _SHARES.get(implementation.name.partition("/")[0])
+    return max(1, hypothesis.settings.default.max_examples // share) if share and implementation.devices == ("cpu",) else None
 
 
 EXAMINER: pytest.StashKey[Examiner] = pytest.StashKey()
