@@ -168,38 +168,47 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from ln2d_ref.implementations.kernels import triton_channel, triton_sample
 
-ONES = ("x_p", "y_p", "dy_p", "dx_p")
-SIZES = dict(BLOCK_C=64, BLOCK_P=64, BLOCK_R=4, BLOCK_K=64, BLOCK=2048, INDEX=tl.int32, ACC=tl.float32, STEP=1)
-for module in (triton_channel, triton_sample):
-    for name in module.__all__:
-        kernel = getattr(module, name)
+HALF, STEPS = ("x", "y", "dy", "dx", "weight", "bias"), ("x_p", "y_p", "dy_p", "dx_p", "STEP")
+SIZES = dict(BLOCK_C=64, BLOCK_P=64, BLOCK_R=4, BLOCK_K=64, BLOCK=1024)
+WAYS = {
+    "plain": (dict(SIZES, INDEX=tl.int32, ACC=tl.float32), "fp16", "fp32", "i32"),
+    "ones": (dict(SIZES, INDEX=tl.int32, ACC=tl.float32), "bf16", "fp32", "constexpr"),
+    "wide": (dict(SIZES, INDEX=tl.int64, ACC=tl.float64, FITS=False), "fp64", "fp64", "i64"),
+}
+for way, (sizes, dtype, arithmetic, integer) in WAYS.items():
+    for name in (*triton_channel.__all__, *triton_sample.__all__):
+        kernel = getattr(triton_channel, name, None) or getattr(triton_sample, name)
         signature, constants, aligned = {}, {}, {}
         for place, argument in enumerate(kernel.arg_names):
-            if kernel.params[place].is_constexpr or argument == "STEP":
-                signature[argument], constants[place,] = "constexpr", SIZES.get(argument, True)
-            elif argument in ONES:
-                signature[argument], constants[place,] = "constexpr", 1
+            kind = integer
+            if kernel.params[place].is_constexpr:
+                kind, constants[place,] = "constexpr", sizes.get(argument, True)
             elif argument in ("eps", "inverse"):
-                signature[argument] = "fp64"
+                kind = "fp64"
+            elif argument in HALF or argument.startswith(("mean", "rstd", "part", "sums", "terms", "result")):
+                kind, aligned[place,] = "*" + (dtype if argument in HALF else arithmetic), [["tt.divisibility", 16]]
+            elif argument in STEPS or integer == "constexpr":
+                kind, constants[place,] = "constexpr", 1
             else:
-                half = argument in ("x", "y", "dy", "dx", "weight", "bias")
-                pointer = half or argument.startswith(("mean", "rstd", "part", "sums", "terms", "result"))
-                signature[argument] = ("*fp16" if half else "*fp32") if pointer else "i32"
                 aligned[place,] = [["tt.divisibility", 16]]
+            signature[argument] = kind
         source = ASTSource(kernel, signature, constants, aligned)
         code = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4}).asm["ptx"]
-        print(name, code.count("ld.global.v4"), code.count("st.global.v4"))
+        print(way, name, code.count("ld.global.v4"), code.count("st.global.v4"))
 """
 
 
 def test_triton_compiles_the_kernels_for_a_gpu() -> None:
-    """Which its interpreter does not show; half tensors are read and written 16 bytes at a time where sizes are multiples of 16."""
+    """Which its interpreter does not show: as for usual sizes, with sizes of 1, which Triton makes constants, and with 64-bit ones.
+
+    Half tensors are read and written 16 bytes at a time where sizes are multiples of 16.
+    """
     pytest.importorskip("triton", reason="Triton is not installed")
     environment = {"TRITON_INTERPRET": "0", "PYTHONPATH": str(KERNELS.parents[2])}
     command = [sys.executable, "-W", "ignore", "-c", COMPILED]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env={**os.environ, **environment})
     assert done.returncode == 0, done.stderr[-3000:]
-    counts = {name: (int(loads), int(stores)) for name, loads, stores in map(str.split, done.stdout.splitlines())}
-    assert len(counts) == 9
+    counts = {(way, name): (int(loads), int(stores)) for way, name, loads, stores in map(str.split, done.stdout.splitlines())}
+    assert len(counts) == 27
     for name in ("channel_forward", "channel_backward", "sample_normalise", "sample_input_gradient"):
-        assert min(counts[name]) > 0, name
+        assert min(counts["plain", name]) > 0, name
