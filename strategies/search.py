@@ -73,12 +73,16 @@ class Report:
 
 @dataclass
 class Examiner:
-    """Judges one case after another; remembers the first new violation's law and quantity, and the smallest case for it."""
+    """Judges one case after another; remembers the first new violation's law and quantity, and the smallest case for it.
+
+    `limit` is the number of cases after which it has seen enough, if it found nothing.
+    """
 
     implementation: Implementation
     laws: tuple[Law, ...]
     folder: Path | None = None
     ledger: tuple[KnownFault, ...] = LEDGER
+    limit: int | None = None
     cases: int = 0
     found: Violation | None = None
     worst: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -108,6 +112,11 @@ class Examiner:
             raise Unrepeatable(violation)
         self._record(violation)
         raise violation
+
+    @property
+    def enough(self) -> bool:
+        """Whether no more cases are wanted."""
+        return self.limit is not None and self.found is None and self.cases >= self.limit
 
     def verdict(self, error: BaseException | None = None) -> Violation | None:
         """The violation to report after a search ended, with this error or none."""

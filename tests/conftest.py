@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -31,7 +32,7 @@ hypothesis.settings.register_profile("ci", max_examples=100, phases=_PHASES, der
 hypothesis.settings.register_profile("fuzz", max_examples=20_000, **_COMMON)
 hypothesis.settings.load_profile("dev")
 
-JUDGED: pytest.StashKey[list[Implementation]] = pytest.StashKey()
+JUDGED: pytest.StashKey[list[Any]] = pytest.StashKey()
 EXAMINED: pytest.StashKey[list[Examiner]] = pytest.StashKey()
 KNOWN: pytest.StashKey[Counter[str]] = pytest.StashKey()
 INTERRUPTED: pytest.StashKey[list[Violation]] = pytest.StashKey()
@@ -61,16 +62,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each law and implementation."""
     if "implementation" in metafunc.fixturenames:
         judged = metafunc.config.stash[JUDGED]
-        metafunc.parametrize("implementation", judged, ids=[each.name for each in judged])
+        metafunc.parametrize("implementation", judged, ids=lambda each: getattr(each, "name", None))
 
 
-def _judged(config: pytest.Config) -> list[Implementation]:
+def _judged(config: pytest.Config) -> list[Any]:
     """The implementation that --implementation names, or all built-in ones."""
     name, semantics, device = (config.getoption(option) for option in ("--implementation", "--semantics", "--device"))
     if name is not None:
         return [load(name, semantics=semantics, device=device)]
-    judged = [load(each, device=device if each.startswith("torch/") else None) for each in _RUN_BY_DEFAULT]
-    return [each for each in judged if semantics in (None, each.semantics)]
+    judged = [_of_all(each, device) for each in _RUN_BY_DEFAULT]
+    return [each for each in judged if semantics is None or semantics == getattr(each, "semantics", semantics)]
+
+
+def _of_all(name: str, device: str | None) -> Any:
+    """A registered implementation, or where what it needs is not installed, a parameter that skips and says so."""
+    try:
+        return load(name, device=None if name.startswith("numpy/") else device)
+    except ImportError as error:
+        return pytest.param(None, id=name, marks=pytest.mark.skip(reason=f"{name}: {error}"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -100,9 +109,19 @@ def examiner(request: pytest.FixtureRequest, implementation) -> Examiner:
 
         if not torch.cuda.is_available():
             pytest.skip("--device cuda, but torch finds no CUDA device")
-    found = Examiner(implementation, select((_law_of(request.node),)), FOLDER)
+    found = Examiner(implementation, select((_law_of(request.node),)), FOLDER, limit=_limit(implementation))
     request.node.stash[EXAMINER] = found
     return found
+
+
+_SHARES = {"triton": 8, "cuda": 4}
+"""Kernels that are interpreted or emulated on the CPU, up to 100 times as slow, are judged on one in so many of a profile's cases."""
+
+
+def _limit(implementation) -> int | None:
+    """Number of cases for a law, or None for all of the profile's."""
+    share = _SHARES.get(implementation.name.partition("/")[0])
+    return max(1, hypothesis.settings.default.max_examples // share) if share and implementation.devices == ("cpu",) else None
 
 
 EXAMINER: pytest.StashKey[Examiner] = pytest.StashKey()

@@ -24,6 +24,12 @@ REGISTERED: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
         "torch/layer_norm_chw": ("eager:layer_norm_chw", {"semantics": "sample", "affine_shape": "element"}),
         "torch/group_norm": ("eager:group_norm", {"semantics": "sample"}),
         "torch/unpermuted": ("eager:unpermuted", {"semantics": "sample"}),
+        "triton/fused": ("kernels.triton_fused:channel", {}),
+        "triton/fused_sample": ("kernels.triton_fused:sample", {"semantics": "sample"}),
+        "triton/fused_sample_chw": ("kernels.triton_fused:sample", {"semantics": "sample", "affine_shape": "element"}),
+        "cuda/fused": ("kernels.cuda_fused:channel", {}),
+        "cuda/fused_sample": ("kernels.cuda_fused:sample", {"semantics": "sample"}),
+        "cuda/fused_sample_chw": ("kernels.cuda_fused:sample", {"semantics": "sample", "affine_shape": "element"}),
         "numpy/reference": ("numpy:reference", {"framework": "numpy"}),
         "numpy/reference_sample": ("numpy:reference_sample", {"framework": "numpy", "semantics": "sample"}),
     }
@@ -36,14 +42,17 @@ def load(name: str, *, semantics: str | None = None, device: str | None = None) 
 
     `name` is a registered one, `package.module:attribute` or `path/to/file.py:attribute`; the attribute is a callable
     `fn(x, weight, bias, eps)`, an Implementation, or an nn.Module class. `semantics` and `device` as in `as_implementation`.
-    Raises ValueError for an unknown name (listing the known ones), ImportError for a file or module that does not import,
+    Raises ValueError for an unknown name (listing the known ones), ImportError for a file or module that does not import (a registered
+    one too, where Triton, or a compiler, is not there),
     AttributeError for a missing attribute, TypeError for one that is none of these.
     """
     if name in REGISTERED:
         where, declared = REGISTERED[name]
         module, _, attribute = where.partition(":")
-        fn = getattr(importlib.import_module(f".{module}", __package__), attribute)
-        return _adapted(Implementation(fn, name=name, source=name, **declared), semantics, device)
+        found = importlib.import_module(f".{module}", __package__)
+        here = {"devices": found.DEVICES} if hasattr(found, "DEVICES") else {}  # where kernels run depends on the machine
+        implementation = Implementation(getattr(found, attribute), name=name, source=name, **{**here, **declared})
+        return _adapted(implementation, semantics, device)
     place, colon, attribute = name.rpartition(":")
     if not colon or not place:
         missing = " without an attribute" if name.endswith(".py") else ""
