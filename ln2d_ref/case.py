@@ -135,7 +135,7 @@ class Case:
         return f"Case.from_dict({self.to_dict()!r})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: numbers, strings, lists and dictionaries; arrays as base64 of their little-endian bytes."""
+        """Plain data: numbers, strings, lists and dictionaries; arrays as base64 of their little-endian bytes, or of one element's."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -207,8 +207,11 @@ def summary(case: Case) -> str:
 
 
 def _encoded(array: np.ndarray) -> dict[str, Any]:
-    data = np.ascontiguousarray(array).view(f"<u{array.dtype.itemsize}").tobytes()
-    return {"dtype": dtype_of(array).name, "shape": list(array.shape), "data": base64.b64encode(data).decode("ascii")}
+    bits = np.ascontiguousarray(array).view(f"<u{array.dtype.itemsize}")
+    constant = bits.size > 1 and bool((bits == bits.flat[0]).all())
+    data = base64.b64encode((bits.flat[:1] if constant else bits).tobytes()).decode("ascii")
+    encoded = {"dtype": dtype_of(array).name, "shape": list(array.shape), "data": data}
+    return encoded | {"constant": True} if constant else encoded
 
 
 def _decoded(name: str, encoded: Mapping[str, Any]) -> np.ndarray:
@@ -216,8 +219,10 @@ def _decoded(name: str, encoded: Mapping[str, Any]) -> np.ndarray:
         raise ValueError(f"{name} has dtype {encoded['dtype']!r}, but must have one of {', '.join(DTYPES)}")
     dtype = DTYPES[encoded["dtype"]].numpy
     data = base64.b64decode(encoded["data"], validate=True)
-    size = math.prod(encoded["shape"]) * dtype.itemsize
+    constant = encoded.get("constant", False)
+    size = (1 if constant else math.prod(encoded["shape"])) * dtype.itemsize
     if len(data) != size:
         fault = "truncated" if len(data) < size else "oversized"
         raise ValueError(f"{name} is {fault}: {len(data)} bytes, but {size} for {encoded['dtype']}{encoded['shape']}")
-    return np.frombuffer(data, dtype=f"<u{dtype.itemsize}").view(dtype).reshape(encoded["shape"])
+    values = np.frombuffer(data, dtype=f"<u{dtype.itemsize}").view(dtype)
+    return np.full(encoded["shape"], values[0], dtype) if constant else values.reshape(encoded["shape"])

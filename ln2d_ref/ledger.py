@@ -20,7 +20,7 @@ from .dtypes import DTYPES
 from .semantics import group_axes
 from .violation import Violation
 
-__all__ = ["LEDGER", "KnownFault", "known_fault", "stale"]
+__all__ = ["LEDGER", "KnownFault", "known_fault", "resembling", "stale"]
 
 _CASES = Path(__file__).parent / "known_cases"
 
@@ -54,13 +54,13 @@ class KnownFault:
     until: str | None = None
     crashes: bool = False
 
-    def matches(self, violation: Violation) -> bool:
-        """Whether this entry explains the violation."""
+    def matches(self, violation: Violation, *, implementation: str | None = None) -> bool:
+        """Whether this entry explains the violation, or would if it were this implementation's."""
         return (
             violation.law in self.laws
             and violation.quantity in self.quantities
             and violation.ratio <= self.ceiling
-            and self.covers(violation.implementation, violation.case)
+            and self.covers(implementation or violation.implementation, violation.case)
         )
 
     def covers(self, implementation: str, case: Case) -> bool:
@@ -88,13 +88,20 @@ def _always(case: Case) -> bool:
     return True
 
 
-def _root_overflows_half(case: Case) -> bool:
-    """Whether 1/sqrt(var + eps) of some group exceeds float16's range."""
+def _exceeds_half(case: Case) -> bool:
+    """Whether 1/sqrt(var + eps), or that times the largest |dy·weight|·x̂², comes within 2⁴ of float16's range."""
     if case.x.size == 0:
         return False
     x = np.where(np.isfinite(case.x), case.x, 0).astype(np.float64)
-    least = x.var(axis=group_axes(case.semantics)).min(initial=np.inf) + case.eps
-    return bool(least < 2 * DTYPES["float16"].largest ** -2)  # 2: the variance is rounded too
+    axes = group_axes(case.semantics)
+    deviation = np.abs(x - x.mean(axis=axes, keepdims=True))
+    root = 1 / np.sqrt(x.var(axis=axes, keepdims=True) + case.eps)
+    g = np.prod([np.abs(np.nan_to_num(a.astype(np.float64))).max() for a in (case.dy, case.weight) if a is not None])
+    return bool((root * np.maximum(1, g * np.maximum(1, deviation * root) ** 2)).max() > DTYPES["float16"].largest / 2**4)
+
+
+def _many_rows(case: Case) -> bool:
+    return case.x.size // max(1, case.group_size) > 1 << 14
 
 
 def _no_pixels(case: Case) -> bool:
@@ -140,7 +147,7 @@ def _fault(implementation: str, fault: str, **details: Any) -> KnownFault:
 
 
 def _saved_in_half(implementation: str, quantities: tuple[str, ...], reason: str) -> tuple[KnownFault, KnownFault]:
-    """Gradients from statistics that were rounded to half; from rstd = 65504 up they are infinite in float16."""
+    """Gradients from statistics that were rounded to half; near the limit of float16 they are infinite or NaN."""
     common = {"laws": _VALUES, "reason": reason}
     return (
         _fault(implementation, "half gradients", quantities=quantities, dtypes=_HALF, when=_always, ceiling=2e4, **common),
@@ -149,7 +156,7 @@ def _saved_in_half(implementation: str, quantities: tuple[str, ...], reason: str
             "half gradients not finite",
             quantities=tuple(quantity for quantity in quantities if quantity != "dbias"),
             dtypes=("float16",),
-            when=_root_overflows_half,
+            when=_exceeds_half,
             ceiling=np.inf,
             **common,
         ),
@@ -201,13 +208,28 @@ def _bias_alone_lost(implementation: str) -> KnownFault:
     return _derivatives(implementation, "no double backward of the bias alone", ("ddy",), dtypes=_ALL, when=_bias_only, reason=reason)
 
 
+def _summed_in_a_chain(implementation: str) -> KnownFault:
+    return _fault(
+        implementation,
+        "parameter gradients summed in one chain",
+        laws=_VALUES,
+        quantities=("dweight", "dbias"),
+        dtypes=("float32", "float64"),
+        when=_many_rows,
+        ceiling=100,
+        reason="The CPU backward of F.layer_norm adds a thread's rows one after another: for M rows up to M/4 units of roundoff.",
+    )
+
+
 _GROUP_NORM = "torch/group_norm"
 
 LEDGER: tuple[KnownFault, ...] = (
     *_layer_norm("torch/permute"),
     _bias_alone_lost("torch/permute"),
+    _summed_in_a_chain("torch/permute"),
     *_layer_norm("torch/layer_norm_chw"),
     _bias_alone_lost("torch/layer_norm_chw"),
+    _summed_in_a_chain("torch/layer_norm_chw"),
     *_layer_norm("torch/unpermuted"),
     _fault(
         "torch/unpermuted",
@@ -284,6 +306,15 @@ LEDGER: tuple[KnownFault, ...] = (
 def known_fault(violation: Violation, ledger: tuple[KnownFault, ...] = LEDGER) -> KnownFault | None:
     """The entry that explains a violation, or None."""
     return next((entry for entry in ledger if entry.matches(violation)), None)
+
+
+def resembling(violation: Violation, ledger: tuple[KnownFault, ...] = LEDGER) -> KnownFault | None:
+    """An entry of another implementation that looks like a violation: same semantics, law, quantity, dtype and kind of case, or None."""
+    for entry in ledger:
+        alike = entry.implementation != violation.implementation and entry.matches(violation, implementation=entry.implementation)
+        if alike and entry.pinned_case().semantics == violation.case.semantics:
+            return entry
+    return None
 
 
 def stale(shown: Callable[[str, Case], Iterator[Violation]], ledger: tuple[KnownFault, ...] = LEDGER) -> list[KnownFault]:

@@ -20,7 +20,7 @@ from .implementations.implementation import Implementation
 from .layout import Layout, place
 from .violation import Violation
 
-__all__ = ["folder_of", "write"]
+__all__ = ["folder_of", "how_to_reproduce", "write", "written_case"]
 
 _TEMPLATE = '''\
 """{headline}
@@ -106,24 +106,23 @@ for name, value in again.items():
 
 
 def folder_of(root: Path, violation: Violation) -> Path:
-    """The one folder for this implementation, law and quantity."""
-    parts = (violation.implementation, violation.law, violation.quantity)
+    """The one folder for this implementation (in one semantics), law and quantity."""
+    parts = (violation.implementation, violation.case.semantics, violation.law, violation.quantity)
     return root / ".".join(re.sub(r"[^A-Za-z0-9_-]+", "-", part).strip("-") for part in parts)
 
 
-def write(violation: Violation, implementation: Implementation, root: Path) -> Path:
-    """Write case.json and repro.py, both or neither, unless a smaller case lies there already; the folder's path.
+def written_case(root: Path, violation: Violation) -> Case | None:
+    """The case that lies in the violation's folder, or None where there is none that can be read."""
+    try:
+        return Case.load(folder_of(root, violation) / "case.json")
+    except (OSError, ValueError):
+        return None
 
-    Sets `violation.reproduce`.
-    """
+
+def write(violation: Violation, implementation: Implementation, root: Path) -> Path:
+    """Write case.json, message.txt and repro.py, all or none, over whatever lies there; the folder's path. Sets `violation.reproduce`."""
     folder = folder_of(root, violation)
-    violation.reproduce = f"python {os.path.relpath(folder / 'repro.py')}"
-    if implementation.source is None or implementation.framework != "torch":
-        violation.reproduce = f"ln2d_ref.check(implementation, ln2d_ref.Case.load({os.path.relpath(folder / 'case.json')!r}))"
-    else:
-        violation.reproduce += "      (needs only torch and the implementation)"
-    if folder.is_dir() and _size(folder) <= violation.case.x.size:
-        return folder
+    violation.reproduce = how_to_reproduce(violation, implementation, root)
     root.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=root, prefix=".writing-"))
     violation.case.save(fresh / "case.json")
@@ -137,12 +136,13 @@ def write(violation: Violation, implementation: Implementation, root: Path) -> P
     return folder
 
 
-def _size(folder: Path) -> float:
-    """Elements of the case that lies there; infinite where it cannot be read."""
-    try:
-        return Case.load(folder / "case.json").x.size
-    except (OSError, ValueError):
-        return float("inf")
+def how_to_reproduce(violation: Violation, implementation: Implementation, root: Path) -> str:
+    """The line of a message that names the script, or the case file where there is no script."""
+    folder = folder_of(root, violation)
+    if implementation.source is None or implementation.framework != "torch":
+        return f"ln2d_ref.check(implementation, ln2d_ref.Case.load({os.path.relpath(folder / 'case.json')!r}))"
+    alone = "" if "ln2d_ref" in _loading(implementation)[1] else "      (needs only torch and the implementation)"
+    return f"python {os.path.relpath(folder / 'repro.py')}{alone}"
 
 
 def script(violation: Violation, implementation: Implementation) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import hypothesis
-from hypothesis import HealthCheck, Phase, event, settings, target
+from hypothesis import HealthCheck, Phase, configuration, event, settings, target
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
@@ -17,14 +19,14 @@ from ln2d_ref import Case, Implementation, Violation
 from ln2d_ref.check import violations
 from ln2d_ref.implementations import as_implementation, executor_for
 from ln2d_ref.laws import Law, Trial, select
-from ln2d_ref.ledger import LEDGER, KnownFault, known_fault
-from ln2d_ref.reproduction import write
+from ln2d_ref.ledger import LEDGER, KnownFault, known_fault, resembling
+from ln2d_ref.reproduction import write, written_case
 
 from .cases import cases
 from .draws import chances
 from .values import FINITE_REGIMES
 
-__all__ = ["Examiner", "Report", "Unrepeatable", "find_violation", "judge", "law_cases"]
+__all__ = ["Examiner", "Report", "Unrepeatable", "find_violation", "judge", "law_cases", "search"]
 
 _LAW_CASES: dict[str, dict[str, Any]] = {
     "value": {"regimes": FINITE_REGIMES, "shape_kinds": ("small", "medium", "tile", "rows")},
@@ -72,12 +74,16 @@ class Report:
 
 @dataclass
 class Examiner:
-    """Judges one case after another; remembers the first new violation's law and quantity, and the smallest case for it."""
+    """Judges one case after another; remembers the first new violation's law and quantity, and the smallest case for it.
+
+    `limit` is the number of cases after which it has seen enough, if it found nothing.
+    """
 
     implementation: Implementation
     laws: tuple[Law, ...]
     folder: Path | None = None
     ledger: tuple[KnownFault, ...] = LEDGER
+    limit: int | None = None
     cases: int = 0
     found: Violation | None = None
     worst: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -101,12 +107,17 @@ class Examiner:
         violation = self._first_new(case, laws)
         if violation is None:
             return
-        if not self._again(violation, laws):
+        if self._shown(violation.case, violation, laws) is None:
             violation = _unrepeated(violation)
             self._record(violation)
             raise Unrepeatable(violation)
         self._record(violation)
         raise violation
+
+    @property
+    def enough(self) -> bool:
+        """Whether no more cases are wanted."""
+        return self.limit is not None and self.found is None and self.cases >= self.limit
 
     def verdict(self, error: BaseException | None = None) -> Violation | None:
         """The violation to report after a search ended, with this error or none."""
@@ -156,22 +167,46 @@ class Examiner:
         self.observations.update(f"{quantity} undecided in some elements" for quantity in undecided)
         event(f"layout {'contiguous' if trial.case.contiguous else 'strided'}")
 
-    def _again(self, violation: Violation, laws: tuple[Law, ...]) -> bool:
-        trial = Trial(self.executor, self.implementation, violation.case)
-        return any(_key(other) == _key(violation) for other in violations(trial, laws))
+    def _shown(self, case: Case, violation: Violation, laws: tuple[Law, ...]) -> Violation | None:
+        """The same law broken in the same quantity by a case, or None."""
+        trial = Trial(self.executor, self.implementation, case)
+        return next((other for other in violations(trial, laws) if _key(other) == _key(violation)), None)
 
     def _record(self, violation: Violation) -> None:
-        violation.cases = self.cases
-        if self.found is None or violation.case.x.size <= self.found.case.x.size:
-            self.found = self._kept(violation)
+        if self.found is None:
+            violation = self._smallest(violation)
+        elif violation.case.x.size > self.found.case.x.size:
+            return
+        self.found = self._kept(violation)
+
+    def _smallest(self, violation: Violation) -> Violation:
+        """This, or what a case as small, that an earlier run left for this law and quantity, still shows."""
+        case = None if self.folder is None else written_case(self.folder, violation)
+        if case is None or case.device != violation.case.device or case.x.size > violation.case.x.size:
+            return violation
+        return self._shown(case, violation, self.laws) or violation
 
     def _kept(self, violation: Violation) -> Violation:
         violation.cases = self.cases
-        if self.folder is not None:
-            write(violation, self.implementation, self.folder)
+        violation.hint = self._hint(violation)
+        if self.folder is None:
+            violation.reproduce = "ln2d_ref.check(implementation, report.violation.case) raises it"
         else:
-            violation.reproduce = "ln2d_ref.check(implementation, violation.case)"
+            write(violation, self.implementation, self.folder)
         return violation
+
+    def _hint(self, violation: Violation) -> str | None:
+        """What a reader may want to know: that a known fault looks like this, or that another declaration would allow it."""
+        if self.implementation.framework == "torch" and (entry := resembling(violation, self.ledger)) is not None:
+            return f"resembles {entry.name!r} (docs/findings.md), which calling the same kernel brings along"
+        if violation.law == "history":
+            return None
+        if violation.case.dtype in ("float16", "bfloat16") and self.implementation.arithmetic != "input" and violation.expected is not None:
+            lenient = replace(self.implementation, arithmetic="input")
+            trial = Trial(self.executor, lenient, violation.case)
+            if all(_key(other) != _key(violation) for other in violations(trial, self.laws)):
+                return 'right for Implementation(..., arithmetic="input"), which declares that it computes in its input\'s dtype'
+        return None
 
 
 def _key(violation: Violation) -> tuple[str, str]:
@@ -219,7 +254,7 @@ def judge(
     semantics: str | None = None,
     max_examples: int = 1000,
     seed: int | None = None,
-    laws: Sequence[str] | None = None,
+    laws: str | Sequence[str] | None = None,
 ) -> Report:
     """Search for a violation; the report of what was found. It writes no file.
 
@@ -227,39 +262,56 @@ def judge(
     semantics        None for the implementation's own; ValueError where it contradicts that
     max_examples     number of cases
     seed             the same seed gives the same answer, in another process too; None for a fresh one
-    laws             names of the laws to judge; None for all that are not opt-in; ValueError for an unknown name
+    laws             name or names of the laws to judge; None for all that are not opt-in; ValueError for an unknown name
     """
-    # No target phase: measured, it spends half of the cases on variations of one, and rare sizes are then found half as often.
     judged = as_implementation(implementation, semantics=semantics)
-    selected = select(None if laws is None else tuple(laws))
+    selected = select(None if laws is None else (laws,) if isinstance(laws, str) else tuple(laws))
     if max_examples < 1:
         raise ValueError(f"max_examples is {max_examples!r}, but must be at least 1")
-    examiner = Examiner(judged, selected)
-    drawn = law_cases(judged, selected[0].name if len(selected) == 1 else None)
+    return search(judged, selected, max_examples, seed)
+
+
+def search(implementation: Implementation, laws: tuple[Law, ...], max_examples: int, seed: int | None, *, shrink: bool = True) -> Report:
+    """`judge` after its arguments are checked; without `shrink` the first violation is reported as it was found."""
+    # No target phase: measured, it spends half of the cases on variations of one, and rare sizes are then found half as often.
+    examiner = Examiner(implementation, laws)
+    drawn = law_cases(implementation, laws[0].name if len(laws) == 1 else None)
 
     @settings(
         max_examples=max_examples,
         database=None,
         deadline=None,
         derandomize=False,
-        phases=(Phase.generate, Phase.shrink),
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
         print_blob=False,
     )
     @hypothesis.given(drawn)
-    def search(drawn: tuple[Case, bool]) -> None:
+    def run(drawn: tuple[Case, bool]) -> None:
         case, stateful = drawn
         examiner.examine(case, stateful=stateful)
 
     if seed is not None:
-        search = hypothesis.seed(seed)(search)
+        run = hypothesis.seed(seed)(run)
     violation = None
     try:
-        search()
+        with _nothing_written():
+            run()
     except (Violation, Unrepeatable, Flaky) as error:
         violation = examiner.verdict(error)
     return examiner.report(violation)
+
+
+@contextmanager
+def _nothing_written() -> Iterator[None]:
+    """Hypothesis's folder where none can be, so that its cache of source files' constants stays in memory."""
+    before = configuration.storage_directory(intent_to_write=False).home_directory
+    configuration.set_hypothesis_home_dir(Path(os.devnull, "hypothesis"))
+    try:
+        yield
+    finally:
+        configuration.set_hypothesis_home_dir(before)
 
 
 def find_violation(
@@ -268,7 +320,7 @@ def find_violation(
     semantics: str | None = None,
     max_examples: int = 1000,
     seed: int | None = None,
-    laws: Sequence[str] | None = None,
+    laws: str | Sequence[str] | None = None,
 ) -> Violation | None:
     """The smallest case found on which an implementation is wrong, as a Violation, or None; arguments as in `judge`."""
     return judge(implementation, semantics=semantics, max_examples=max_examples, seed=seed, laws=laws).violation

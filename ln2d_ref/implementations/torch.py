@@ -84,7 +84,10 @@ class TorchExecutor:
         return _Placed(case, arguments)
 
     def overwrite(self, placed: _Placed, case: Case) -> None:
-        """Write through the storage, past autograd and the version counter."""
+        """Write through the storage, past autograd and the version counter.
+
+        A gradient may live in dy's storage (where one row is summed, autograd hands dy out as dbias), and then changes with it.
+        """
         for name, array in case.arrays.items():
             argument = placed.arguments[name]
             if array.size:
@@ -92,6 +95,8 @@ class TorchExecutor:
             if argument.memory.device.type != "cpu":
                 argument.memory.data.copy_(to_torch(argument.storage.buffer))
             argument.before = argument.storage.buffer.copy()
+        owned = {argument.memory.untyped_storage().data_ptr() for argument in placed.arguments.values()}
+        placed.earlier = [entry for entry in placed.earlier if entry[1].untyped_storage().data_ptr() not in owned]
         placed.case = case
 
     def run(self, placed: _Placed) -> Outcome:

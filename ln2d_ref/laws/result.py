@@ -10,7 +10,7 @@ from .trial import Trial
 
 __all__ = ["RESULT"]
 
-_TENSORS = ("Tensor", "ndarray")
+_TENSOR = {"torch": "Tensor", "numpy": "ndarray"}
 
 
 def _violations(trial: Trial) -> Iterator[Violation]:
@@ -31,7 +31,7 @@ def _violations(trial: Trial) -> Iterator[Violation]:
             return
         like = "x" if quantity == "y" else quantity[1:]
         expected_shape = case.arrays[like].shape
-        if result.type not in _TENSORS:
+        if result.type != _TENSOR[trial.implementation.framework]:
             yield trial.violation("result", quantity, f"{quantity} is of type {result.type}, but should be one tensor")
         elif result.dtype != case.dtype:
             yield trial.violation("result", quantity, f"{quantity} is {result.dtype}, but should be {case.dtype}, as {like}")

@@ -77,7 +77,8 @@ class Trial:
     def wrong(self, law: str, quantity: str) -> Violation:
         """The violation that this quantity's ratios show."""
         values = self.ratios[quantity]
-        headline, details = wrong_value(quantity, self.expected[quantity], self._actual(quantity), values)
+        single = self.case.group_size == 1 and self.case.x.size > 0 and quantity != "dbias"
+        headline, details = wrong_value(quantity, self.expected[quantity], self._actual(quantity), values, group_of_one=single)
         return self.violation(law, quantity, headline, **details)
 
     def _actual(self, quantity: str) -> np.ndarray:

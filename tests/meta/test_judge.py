@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
+import numpy as np
 import pytest
 
 from ln2d_ref import Case, Violation, check
 from ln2d_ref.implementations.honest import honest
 from ln2d_ref.mutants import mutants
 from strategies import find_violation, judge
-
-ROOT = Path(__file__).parents[2]
 
 CAUGHT = {
     "variance/one_pass": "value",
@@ -112,57 +107,10 @@ def test_wrong_arguments_are_named(arguments, message):
         judge("torch/composed_float32", **arguments)
 
 
-OWN = '''
-import torch
-import torch.nn.functional as F
-def wrong(x, weight, bias, eps):
-    """A relative error of 1e-3."""
-    return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), weight, bias, eps).permute(0, 3, 1, 2) * 1.001
-number = 3
-'''
-
-
-def pytest_on(folder: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "pytest", "tests/conformance", "-q", "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False).stdout
-
-
-def test_a_failure_prints_its_message_and_little_else(tmp_path):
-    """The first line alone says what is wrong; no ExceptionGroup, no dump of arguments."""
-    (tmp_path / "own.py").write_text(OWN)
-    output = pytest_on(tmp_path, "--implementation", f"{tmp_path}/own.py:wrong", "--law", "value")
-    body = output.split("FAILURES")[1].split("short test summary")[0].splitlines()[1:]
-    assert body[1].startswith("y[")
-    assert "times the bound)" in body[1]
-    assert [line.split()[0] for line in body[2:-1]] == ["implementation", "law", "call", "extent", "input", "found", "reproduce"]
-    assert "ExceptionGroup" not in output
-    assert "array(" not in output
-
-
-def test_the_reproducing_script_shows_it_and_fails(tmp_path):
-    """It needs only torch and the implementation."""
-    (tmp_path / "own.py").write_text(OWN)
-    output = pytest_on(tmp_path, "--implementation", f"{tmp_path}/own.py:wrong", "--law", "value")
-    script = next(line.split()[2] for line in output.splitlines() if line.strip().startswith("reproduce"))
-    done = subprocess.run([sys.executable, script], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 1, done.stderr
-    assert "expected" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("torch/nothing", "must be one of torch/permute"),
-        ("{folder}/own.py:number", "3 is not callable"),
-        ("{folder}/missing.py:fn", "does not exist"),
-        ("{folder}/own.py:fn", "has no attribute 'fn'"),
-    ],
-)
-def test_wrong_use_gets_one_clear_line(tmp_path, name, message):
-    """pytest says `ERROR: ...`, and nothing is collected."""
-    (tmp_path / "own.py").write_text(OWN)
-    command = [sys.executable, "-m", "pytest", "tests/conformance", "-q", "--implementation", name.format(folder=tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode != 0
-    assert message in done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+@pytest.mark.parametrize("name", ["honest/composed_division", "torch/composed_float32"])
+def test_a_gradient_that_lives_in_dy_is_no_fault(name):
+    """autograd hands dy out as dbias where there is one row to sum; when the judge overwrites dy, dbias of the earlier call changes."""
+    x = np.array([0.5, -1.0], np.float32).reshape(1, 2, 1, 1)
+    case = Case(x=x, weight=None, bias=np.ones(2, np.float32), dy=x[:], requires_grad=("bias",))
+    implementation = honest("channel").get(name, name)
+    check(implementation, case)

@@ -1,0 +1,260 @@
+"""The suite as its users run it: what pytest prints, what is written, and one clear line for wrong use."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch.nn.functional as F
+
+from ln2d_ref import Case, Violation, load
+from ln2d_ref.implementations import as_implementation
+from ln2d_ref.laws import select
+from ln2d_ref.reproduction import folder_of, written_case
+from strategies import find_violation
+from strategies.search import Examiner
+
+ROOT = Path(__file__).parents[2]
+
+OWN = '''
+import torch
+import torch.nn.functional as F
+def wrong(x, weight, bias, eps):
+    """A relative error of 1e-3."""
+    return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), weight, bias, eps).permute(0, 3, 1, 2) * 1.001
+number = 3
+'''
+
+
+def pytest_on(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "pytest", "tests/conformance", "-q", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False).stdout
+
+
+def test_a_failure_prints_its_message_and_little_else(tmp_path):
+    """The first line alone says what is wrong; no ExceptionGroup, no dump of arguments."""
+    (tmp_path / "own.py").write_text(OWN)
+    output = pytest_on(tmp_path, "--implementation", f"{tmp_path}/own.py:wrong", "--law", "value")
+    body = output.split("FAILURES")[1].split("= judged =")[0].splitlines()[1:]
+    assert body[1].startswith("y[")
+    assert "times the bound)" in body[1]
+    assert [line.split()[0] for line in body[2:-1]] == [*["implementation", "law", "call", "extent", "input", "found", "hint", "reproduce"]]
+    assert "ExceptionGroup" not in output
+    assert "array(" not in output
+
+
+def test_the_reproducing_script_shows_it_and_fails(tmp_path):
+    """It needs only torch and the implementation."""
+    (tmp_path / "own.py").write_text(OWN)
+    output = pytest_on(tmp_path, "--implementation", f"{tmp_path}/own.py:wrong", "--law", "value")
+    script = next(line.split()[2] for line in output.splitlines() if line.strip().startswith("reproduce"))
+    done = subprocess.run([sys.executable, script], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "expected" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("torch/nothing", "must be one of torch/permute"),
+        ("{folder}/own.py:number", "3 is not callable"),
+        ("{folder}/missing.py:fn", "does not exist"),
+        ("{folder}/own.py:fn", "has no attribute 'fn'"),
+    ],
+)
+def test_wrong_use_gets_one_clear_line(tmp_path, name, message):
+    """pytest says `ERROR: ...`, and nothing is collected."""
+    (tmp_path / "own.py").write_text(OWN)
+    command = [sys.executable, "-m", "pytest", "tests/conformance", "-q", "--implementation", name.format(folder=tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+UNREPEATABLE = '''
+import itertools
+import torch.nn.functional as F
+calls = itertools.count(1)
+def fn(x, weight, bias, eps):
+    """Wrong in every 13th call."""
+    y = F.layer_norm(x.permute(0, 2, 3, 1).double(), (x.shape[1],), None, None, eps).permute(0, 3, 1, 2)
+    y = y * (1 if weight is None else weight[:, None, None]) + (0 if bias is None else bias[:, None, None])
+    return (y * 1.5 if next(calls) % 13 == 0 else y).to(x.dtype)
+'''
+
+
+def test_a_wrong_answer_that_does_not_come_back_is_of_history(tmp_path):
+    """Hypothesis would call it flaky; a user would take that for a fault of the suite."""
+    (tmp_path / "own.py").write_text(UNREPEATABLE)
+    output = pytest_on(tmp_path, "--implementation", f"{tmp_path}/own.py:fn", "--law", "value")
+    assert "law             history" in output
+    assert "; not when run again" in output
+    assert "Flaky" not in output
+
+
+SLOW_TO_SHRINK = '''
+import time
+import torch.nn.functional as F
+def fn(x, weight, bias, eps):
+    """Wrong, and slow once it has been found, so that shrinking takes minutes."""
+    time.sleep(0.3)
+    return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), weight, bias, eps).permute(0, 3, 1, 2) * 1.5
+'''
+
+
+def test_ctrl_c_loses_nothing_found(tmp_path):
+    """The files are there at the first failure, and what was found is printed."""
+    (tmp_path / "own.py").write_text(SLOW_TO_SHRINK)
+    case = ROOT / ".ln2d" / folder_name(f"{tmp_path}/own.py:fn", "value", "y") / "case.json"
+    command = [sys.executable, "-m", "pytest", "tests/conformance", "--implementation", f"{tmp_path}/own.py:fn", "--law", "value"]
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 100
+    while not case.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(1)
+    running.send_signal(signal.SIGINT)
+    output, _ = running.communicate(timeout=60)
+    assert Case.load(case).x.size > 0
+    assert "found before the interruption" in output
+    assert "times the bound)" in output
+
+
+def folder_name(implementation: str, law: str, quantity: str) -> str:
+    violation = Violation(law, quantity, "", case=ones(1, 2, 1, 1), implementation=implementation)
+    return folder_of(Path(), violation).name
+
+
+WRONG_RESULTS = """
+import torch
+def a_tuple(x, weight, bias, eps):
+    return x, x
+def an_array(x, weight, bias, eps):
+    return x.detach().float().numpy()
+def nothing(x, weight, bias, eps):
+    return None
+def half(x, weight, bias, eps):
+    return x.half() if x.dtype == torch.float32 else x.float()
+"""
+
+
+@pytest.mark.parametrize(
+    ("attribute", "message"),
+    [
+        ("a_tuple", "y is of type tuple, but should be one tensor"),
+        ("an_array", "y is of type ndarray, but should be one tensor"),
+        ("nothing", "y is of type NoneType, but should be one tensor"),
+        ("half", "y is float"),
+    ],
+)
+def test_a_wrong_kind_of_result_is_named(tmp_path, attribute, message):
+    """The commonest slip of a first-time user."""
+    (tmp_path / "own.py").write_text(WRONG_RESULTS)
+    violation = find_violation(load(f"{tmp_path}/own.py:{attribute}"), max_examples=20, seed=0)
+    assert violation is not None
+    assert violation.law == "result"
+    assert violation.headline.startswith(message)
+
+
+def test_find_violation_writes_no_file(tmp_path):
+    """It is a function that answers; pytest is what writes."""
+    (tmp_path / "own.py").write_text(OWN)
+    program = "import own; from strategies import find_violation; print(find_violation(own.wrong, max_examples=20, seed=0).law)"
+    command = [sys.executable, "-B", "-c", program]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(tmp_path)))}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert done.stdout in ("value\n", "gradients\n"), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["own.py"]
+
+
+MODULE = '''
+import torch
+class Norm(torch.nn.Module):
+    """In the input's dtype, as ConvNeXt computes it."""
+    def __init__(self, channels, eps=1e-6):
+        super().__init__()
+        self.weight, self.bias, self.eps = torch.nn.Parameter(torch.ones(channels)), torch.nn.Parameter(torch.zeros(channels)), eps
+    def forward(self, x):
+        d = x - x.mean(1, keepdim=True)
+        return self.weight[:, None, None] * (d / torch.sqrt(d.pow(2).mean(1, keepdim=True) + self.eps)) + self.bias[:, None, None]
+'''
+
+
+def test_a_module_may_be_declared(tmp_path):
+    """In half precision a composed module computes in half: the hint says how to declare it, and declared so it passes."""
+    (tmp_path / "own.py").write_text(
+        MODULE + "\nfrom ln2d_ref import Implementation\ndeclared = Implementation(Norm, arithmetic='input')\n"
+    )
+    bare = find_violation(load(f"{tmp_path}/own.py:Norm"), max_examples=100, seed=0, laws="value")
+    assert bare is not None
+    assert 'hint            right for Implementation(..., arithmetic="input")' in str(bare)
+    declared = load(f"{tmp_path}/own.py:declared")
+    assert declared.affine == ("both",)
+    assert find_violation(declared, max_examples=100, seed=0, laws="value") is None
+
+
+def test_a_violation_tells_of_the_known_fault_that_it_resembles(tmp_path):
+    """Who calls F.layer_norm has its faults; the message says so, or they are taken for one's own."""
+    (tmp_path / "own.py").write_text(OWN.replace(" * 1.001", ""))
+    violation = find_violation(load(f"{tmp_path}/own.py:wrong"), max_examples=100, seed=0, laws="gradients")
+    assert violation is not None
+    assert "resembles 'torch/permute: half gradients' (docs/findings.md)" in str(violation)
+
+
+def test_a_pass_says_what_it_covered(tmp_path):
+    """\"8 passed\" alone leaves open which dtypes and shapes were tried."""
+    output = pytest_on(tmp_path, "--implementation", "torch/composed_float32", "--law", "value")
+    assert "torch/composed_float32: 100 cases, worst error at " in output
+    assert "; channel, affine both/weight/bias/none of (C,), float16/bfloat16/float32/float64, computed in at least float32, cpu" in output
+
+
+# What lies on disk ------------------------------------------------------------------------------------------------------------------
+
+
+def ones(*shape: int) -> Case:
+    x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    return Case(x=x, weight=None, bias=None, dy=np.ones_like(x), requires_grad=())
+
+
+def unnormalised(x, weight, bias, eps):
+    return x * 1
+
+
+def test_only_a_smaller_case_replaces_the_one_on_disk(tmp_path):
+    """The smallest case that a machine has ever found stays."""
+    examiner = Examiner(as_implementation(unnormalised), select(("value",)), tmp_path)
+    for shape, kept in [((1, 4, 1, 1), 4), ((1, 3, 1, 1), 3), ((1, 5, 1, 1), 3)]:
+        with pytest.raises(Violation) as raised:
+            examiner.examine(ones(*shape))
+        assert written_case(tmp_path, raised.value).x.size == kept
+    later = Examiner(examiner.implementation, examiner.laws, tmp_path)
+    with pytest.raises(Violation):
+        later.examine(ones(1, 6, 1, 1))
+    assert later.verdict().case.x.size == written_case(tmp_path, raised.value).x.size == 3, "what is printed is what lies there"
+    assert sorted(path.name for path in folder_of(tmp_path, raised.value).iterdir()) == ["case.json", "message.txt", "repro.py"]
+    assert [path.name for path in tmp_path.iterdir()] == [folder_of(tmp_path, raised.value).name]
+
+
+@pytest.mark.parametrize("stale", ["fixed", "unreadable"])
+def test_a_case_that_no_longer_fails_is_replaced(tmp_path, stale):
+    """A mended fault's small case must not stand for another fault's larger one."""
+    first = Examiner(as_implementation(unnormalised), select(("value",)), tmp_path)
+    with pytest.raises(Violation) as raised:
+        first.examine(ones(1, 2, 1, 1))
+    if stale == "unreadable":
+        (folder_of(tmp_path, raised.value) / "case.json").write_text("{")
+
+    def mended(x, weight, bias, eps):
+        return F.layer_norm(x, x.shape[1:], None, None, eps) if x.shape[1] == 2 else x * 1
+
+    later = Examiner(as_implementation(replace(as_implementation(unnormalised), fn=mended)), select(("value",)), tmp_path)
+    with pytest.raises(Violation):
+        later.examine(ones(1, 6, 1, 1))
+    assert written_case(tmp_path, raised.value).x.size == 6
