@@ -17,7 +17,7 @@ from .inputs import Inputs
 from .nonfinite import bias_infinity, gradient_rules, y_rule
 from .numbers import Bounded, DoubleDouble, Rounding
 
-__all__ = ["expect"]
+__all__ = ["Bounds", "expect"]
 
 Array = np.ndarray
 
@@ -43,10 +43,10 @@ def expect(
     inputs = Inputs(x, eps, semantics, weight=weight, bias=bias, **({} if dy is None else {"dy": dy}))
     if inputs.arrays["x"].size == 0:
         return _empty(inputs)
-    return _Bounds(inputs, arithmetic_of(dtype_of(x), arithmetic)).expected()
+    return Bounds(inputs, arithmetic_of(dtype_of(x), arithmetic)).expected()
 
 
-class _Bounds:
+class Bounds:
     """The bounds of one set of inputs."""
 
     def __init__(self, inputs: Inputs, arithmetic: DType) -> None:
@@ -56,11 +56,11 @@ class _Bounds:
     def expected(self) -> dict[str, Expected]:
         """Expectations of all quantities."""
         inputs, axes = self.inputs, self.inputs.axes
-        x, (weight, bias, dy) = self._bounded("x"), (self._optional(name) for name in ("weight", "bias", "dy"))
+        x, (weight, bias, dy) = self.bounded("x"), (self.optional(name) for name in ("weight", "bias", "dy"))
         with np.errstate(all="ignore"):
             s = formulas.statistics(x, inputs.eps, axes)
             outside = value_contract(x, s, weight, axes, self.arithmetic)
-            y = self._rounded("x", formulas.forward(s, weight, bias), y_rule(inputs), outside)
+            y = self.rounded("x", formulas.forward(s, weight, bias), y_rule(inputs), outside)
             infinity = bias_infinity(inputs)
             if infinity is not None:
                 y.value[infinity] = np.broadcast_to(inputs.arrays["bias"], inputs.x_shape)[infinity]
@@ -68,32 +68,37 @@ class _Bounds:
             if dy is not None:
                 rules = gradient_rules(inputs)
                 outside = gradient_contract(x, s, dy, weight, axes, self.arithmetic, outside)
-                expected["dx"] = self._rounded("x", formulas.input_gradient(s, dy, weight, axes), rules["dx"], outside)
+                expected["dx"] = self.rounded("x", formulas.input_gradient(s, dy, weight, axes), rules["dx"], outside)
                 if weight is not None:
                     dweight = formulas.weight_gradient(s, dy, inputs.affine("weight"))
-                    expected["dweight"] = self._rounded("weight", dweight, rules["dweight"], bool(np.any(outside)))
+                    expected["dweight"] = self.rounded("weight", dweight, rules["dweight"], bool(np.any(outside)))
                 if bias is not None:
                     dbias = formulas.bias_gradient(dy, inputs.affine("bias"))
                     free = sum_contract(dy, self.arithmetic)
-                    expected["dbias"] = self._rounded("bias", dbias, rules["dbias"], free)
+                    expected["dbias"] = self.rounded("bias", dbias, rules["dbias"], free)
         if inputs.single:
             expected |= {name: self._single(name, expected[name]) for name in expected.keys() - {"dbias"}}
         return expected
 
-    def _optional(self, name: str) -> Bounded | None:
-        return self._bounded(name) if name in self.inputs.arrays else None
+    def optional(self, name: str) -> Bounded | None:
+        """An argument as a bounded number, or None where it is absent."""
+        return self.bounded(name) if name in self.inputs.arrays else None
 
-    def _bounded(self, name: str) -> Bounded:
+    def bounded(self, name: str) -> Bounded:
+        """An argument as a bounded number."""
         values = self.inputs.clean(name)
         flushable = self.inputs.dtypes[name] is not DTYPES["float16"] or self.arithmetic is DTYPES["float16"]
         return Bounded.given(DoubleDouble(values) if self.inputs.wide else values, self.rounding, flushable=flushable)
 
-    def _rounded(self, like: str, number: Bounded, rule: Array | None, outside: Array | bool) -> Expected:
-        """Expectation of a number rounded into the result's dtype, in the shape of the argument that it is like."""
+    def rounded(self, like: str, number: Bounded, rule: Array | None, outside: Array | bool, addends: Array | float = 0.0) -> Expected:
+        """Expectation of a number rounded into the result's dtype, in the shape of the argument that it is like.
+
+        `addends` are the magnitudes of parts that may each have been rounded into that dtype before they were added.
+        """
         result = self.inputs.dtypes[like]
         error = number.error * _COMPUTED_IN_FLOAT64 + result.smallest_subnormal
         if result is not self.arithmetic:
-            error = error + result.roundoff * number.reach
+            error = error + result.roundoff * (number.reach + addends)
         if result.name != "float16" or self.arithmetic is result:
             error = error + self.rounding.flush
         error[np.isnan(error)] = np.inf

@@ -129,8 +129,14 @@ def _frozen_channels_last(case: Case) -> bool:
     return _channels_last(case) and "x" not in case.requires_grad and bool(case.requires_grad)
 
 
-_ALL, _HALF = tuple(DTYPES), ("float16", "bfloat16")
+def _bias_only(case: Case) -> bool:
+    return case.requires_grad == ("bias",) and case.weight is None
+
+
+_ALL, _HALF, _FULL = tuple(DTYPES), ("float16", "bfloat16"), ("float32", "float64")
 _VALUES = ("gradients", "special_values", "degenerate", "layout")
+_HIGHER = ("ddy", "ddx", "ddweight", "tangent", "tdx", "tdweight", "dddy", "dddx", "dddweight", "ttangent")
+_BATCHED = ("vmap_y", "vmap_dx", "vmap_dweight", "vmap_dbias")
 
 
 def _fault(implementation: str, fault: str, **details: Any) -> KnownFault:
@@ -157,6 +163,19 @@ def _saved_in_half(implementation: str, quantities: tuple[str, ...], reason: str
     )
 
 
+def _derivatives(implementation: str, fault: str, quantities: tuple[str, ...], **details: Any) -> KnownFault:
+    """An entry of `derivatives`; by default in full precision, for every case and errors of any size."""
+    common = {"dtypes": _FULL, "when": _always, "ceiling": np.inf, **details}
+    return _fault(implementation, fault, laws=("derivatives",), quantities=quantities, **common)
+
+
+def _half_derivatives(implementation: str, reason: str) -> tuple[KnownFault, KnownFault]:
+    """Derivatives whose intermediate values are rounded to half; float16's overflow."""
+    names = (*_HIGHER, *_BATCHED)
+    infinite = _derivatives(implementation, "float16 derivatives", names, dtypes=("float16",), reason=reason)
+    return infinite, _derivatives(implementation, "bfloat16 derivatives", names, dtypes=("bfloat16",), ceiling=1e7, reason=reason)
+
+
 def _not_exact(implementation: str) -> KnownFault:
     return _fault(
         implementation,
@@ -172,7 +191,21 @@ def _not_exact(implementation: str) -> KnownFault:
 
 def _layer_norm(implementation: str) -> tuple[KnownFault, ...]:
     reason = "The CPU backward of F.layer_norm keeps mean, rstd and the sums of dweight and dbias in the input's half dtype."
-    return (*_saved_in_half(implementation, ("dx", "dweight", "dbias"), reason), _not_exact(implementation))
+    halved = "Double backward, forward mode and vmap of F.layer_norm go on in half, from statistics saved in half."
+    third = "The double backward of F.layer_norm takes its saved mean and rstd for constants when it is differentiated."
+    nested = "The forward-mode formula of F.layer_norm takes mean and rstd for constants when it is differentiated."
+    return (
+        *_saved_in_half(implementation, ("dx", "dweight", "dbias"), reason),
+        _not_exact(implementation),
+        *_half_derivatives(implementation, halved),
+        _derivatives(implementation, "third order", ("dddx",), reason=third),
+        _derivatives(implementation, "nested forward", ("ttangent",), reason=nested),
+    )
+
+
+def _bias_alone_lost(implementation: str) -> KnownFault:
+    reason = "The double backward of F.layer_norm with a bias, no weight and a frozen x returns None for dy."
+    return _derivatives(implementation, "no double backward of the bias alone", ("ddy",), dtypes=_ALL, when=_bias_only, reason=reason)
 
 
 def _summed_in_a_chain(implementation: str) -> KnownFault:
@@ -192,8 +225,10 @@ _GROUP_NORM = "torch/group_norm"
 
 LEDGER: tuple[KnownFault, ...] = (
     *_layer_norm("torch/permute"),
+    _bias_alone_lost("torch/permute"),
     _summed_in_a_chain("torch/permute"),
     *_layer_norm("torch/layer_norm_chw"),
+    _bias_alone_lost("torch/layer_norm_chw"),
     _summed_in_a_chain("torch/layer_norm_chw"),
     *_layer_norm("torch/unpermuted"),
     _fault(
@@ -208,6 +243,21 @@ LEDGER: tuple[KnownFault, ...] = (
     ),
     *_saved_in_half(_GROUP_NORM, ("dx", "dweight"), "The CPU GroupNorm saves mean and rstd in the input's half dtype."),
     _not_exact(_GROUP_NORM),
+    *_half_derivatives(_GROUP_NORM, "Double backward, forward mode and vmap of F.group_norm go on in half, from statistics saved in half."),
+    _derivatives(
+        _GROUP_NORM,
+        "forward mode of uncentred sums",
+        ("tdx", "tdweight", "ttangent"),
+        ceiling=1e6,
+        reason="The forward-mode formula subtracts terms of the size of the mean: the error grows with (mean/spread)².",
+    ),
+    _derivatives(
+        _GROUP_NORM,
+        "derivatives from the one-pass variance for channels_last",
+        ("primal", *_HIGHER),
+        when=_channels_last,
+        reason="They start from the statistics of the channels_last kernel, E[x²] - E[x]².",
+    ),
     _fault(
         _GROUP_NORM,
         "one-pass variance for channels_last",

@@ -30,6 +30,7 @@ class Violation(AssertionError):
     cases            number of cases up to the first failure, where it was searched for
     hint             what a reader may want to know beside, or None
     reproduce        how to see it again, where something was written
+    way              how it was differentiated or batched, where that is beyond a call and its backward
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Violation(AssertionError):
         extent: str | None = None,
         worst: tuple[int, ...] | None = None,
         expected: tuple[float, float] | None = None,
+        way: str | None = None,
     ) -> None:
         self.law = law
         self.quantity = quantity
@@ -57,6 +59,7 @@ class Violation(AssertionError):
         self.cases: int | None = None
         self.hint: str | None = None
         self.reproduce: str | None = None
+        self.way = way
         super().__init__(headline)
 
     def __str__(self) -> str:

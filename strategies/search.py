@@ -34,6 +34,7 @@ _LAW_CASES: dict[str, dict[str, Any]] = {
     "special_values": {"regimes": ("nonfinite",), "shape_kinds": ("small", "medium", "tile", "single")},
     "degenerate": {"regimes": FINITE_REGIMES, "shape_kinds": ("single", "empty")},
     "layout": {"allow_contiguous": False},
+    "derivatives": {"regimes": FINITE_REGIMES, "shape_kinds": ("small", "medium"), "max_elements": 64},
 }
 """Arguments of `cases` for the laws that say something about some cases only."""
 
@@ -149,15 +150,21 @@ class Examiner:
     def _observe(self, trial: Trial, violated: set[str]) -> None:
         if trial.outcome.raised is not None and trial.excusable():
             self.observations[f"refused a shape with {trial.outcome.raised.type}"] += 1
-        if "expected" not in trial.__dict__:
-            return
-        for quantity, worst in trial.worst.items():
+        judged: dict[str, float] = {}
+        undecided: list[str] = []
+        if "expected" in trial.__dict__:
+            judged |= trial.worst
+            undecided += [name for name in trial.worst if trial.expected[name].undecided]
+        if "derived" in trial.__dict__:
+            judged |= trial.derived.worst
+            undecided += trial.derived.undecided
+            self.observations.update(trial.derived.refused)
+        for quantity, worst in judged.items():
             if quantity not in violated and worst <= 1.0:
                 key = (quantity, trial.case.dtype)
                 self.worst[key] = max(worst, self.worst.get(key, 0.0))
                 target(worst, label=f"error/bound of {quantity}")
-            if trial.expected[quantity].undecided:
-                self.observations[f"{quantity} undecided in some elements"] += 1
+        self.observations.update(f"{quantity} undecided in some elements" for quantity in undecided)
         event(f"layout {'contiguous' if trial.case.contiguous else 'strided'}")
 
     def _shown(self, case: Case, violation: Violation, laws: tuple[Law, ...]) -> Violation | None:
@@ -220,6 +227,7 @@ def _unrepeated(violation: Violation) -> Violation:
         extent=violation.extent,
         worst=violation.worst,
         expected=violation.expected,
+        way=violation.way,
     )
 
 

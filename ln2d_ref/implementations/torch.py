@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ml_dtypes
@@ -13,9 +13,11 @@ import numpy as np
 import torch
 
 from ..case import Case
+from ..directions import directions, members
 from ..layout import Storage, place
 from ..outcome import Outcome, Raised, Result
 from .implementation import Implementation
+from .transforms import WAYS
 
 __all__ = ["TorchExecutor", "to_numpy", "to_torch"]
 
@@ -64,6 +66,8 @@ class _Placed:
 
 class TorchExecutor:
     """Runs an implementation on torch tensors; gradients by torch.autograd.grad."""
+
+    ways: tuple[str, ...] = tuple(WAYS)
 
     def __init__(self, implementation: Implementation) -> None:
         self.implementation = implementation
@@ -128,6 +132,30 @@ class TorchExecutor:
             if array is not None:
                 placed.earlier.append((name, value, array))
         return Outcome(results, raised, changed, spilled, shared, disturbed, rewritten)
+
+    def derive(self, case: Case, way: str) -> Outcome:
+        """One of `transforms.WAYS`; None stands for no path, and what it means is the laws' to say."""
+        if "forward" in way:  # torch makes no dual tensor over elements that share memory
+            case = replace(case, layouts={name: layout for name, layout in case.layouts.items() if not layout.expanded})
+        given = {name: argument.tensor for name, argument in self.place(case).arguments.items()}
+        along, then = ({name: _on(array, case) for name, array in directions(case, which).items()} for which in (0, 1))
+        batch = {}
+        if way.startswith("vmap"):
+            too = "parameters" in way
+            both, names = members(case, parameters=too), case.arrays if too else ("x", "dy")
+            batch = {name: torch.stack([_on(member.arrays[name], case) for member in both]) for name in names}
+        with _threads(case.threads), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = _GlobalState()
+            try:
+                results = WAYS[way](self.implementation.fn, given, case.eps, along, then, batch)
+                return Outcome({name: _result(value) for name, value in results.items()}, disturbed=state.disturbed())
+            except Exception as error:
+                return Outcome(raised=Raised(way, type(error).__name__, str(error)), disturbed=state.disturbed())
+
+
+def _on(array: np.ndarray, case: Case) -> torch.Tensor:
+    return to_torch(np.array(array)).to(case.device)
 
 
 def _result(value: Any) -> Result:

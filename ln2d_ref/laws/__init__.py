@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from .derivatives import DERIVATIVES
 from .law import Law
 from .result import RESULT
 from .state import HISTORY, SIDE_EFFECTS
@@ -12,7 +13,7 @@ from .values import DEGENERATE, GRADIENTS, LAYOUT, SPECIAL_VALUES, VALUE
 __all__ = ["LAWS", "Law", "Trial", "select"]
 
 LAWS: Mapping[str, Law] = MappingProxyType(
-    {law.name: law for law in (RESULT, VALUE, GRADIENTS, SPECIAL_VALUES, DEGENERATE, LAYOUT, SIDE_EFFECTS, HISTORY)}
+    {law.name: law for law in (RESULT, VALUE, GRADIENTS, SPECIAL_VALUES, DEGENERATE, LAYOUT, SIDE_EFFECTS, HISTORY, DERIVATIVES)}
 )
 
 

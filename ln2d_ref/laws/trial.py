@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ..implementations.executor import Executor
 from ..implementations.implementation import Implementation
 from ..outcome import Outcome
 from ..violation import Violation, wrong_value
+from .derived import Derived
 
 __all__ = ["Trial"]
 
@@ -58,6 +59,11 @@ class Trial:
     def dense(self) -> Trial:
         """A trial of the same values with every argument contiguous, in fresh storages."""
         return Trial(self.executor, self.implementation, self.case.densely())
+
+    @cached_property
+    def derived(self) -> Derived:
+        """Higher derivatives and the like."""
+        return Derived(self.executor, self.implementation, self.case, partial(expectation, self.implementation))
 
     def excusable(self) -> bool:
         """Whether it raised a refusal of H·W = 0 or of a single value in all, which is allowed; a slip such as a division by 0 is none."""

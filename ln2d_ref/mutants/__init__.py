@@ -24,6 +24,7 @@ _FILES = (
     "state",
     "gradients",
     "derivatives",
+    "second_order",
     "affine",
     "semantics",
 )

@@ -62,3 +62,9 @@ def test_side_effects(implementation, examiner, data):
 def test_history(implementation, examiner, data):
     """The same call gives the same again, and an overwritten argument's new values count."""
     examine(examiner, data)
+
+
+@given(data=DATA)
+def test_derivatives(implementation, examiner, data):
+    """Higher derivatives, forward mode and vmap are right, or refused with an exception."""
+    examine(examiner, data)
