@@ -30,6 +30,7 @@ class Violation(AssertionError):
     cases            number of cases up to the first failure, where it was searched for
     hint             what a reader may want to know beside, or None
     reproduce        how to see it again, where something was written
+    compiled         whether the fault lies in generated code, where the implementation is a compiled one
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Violation(AssertionError):
         self.cases: int | None = None
         self.hint: str | None = None
         self.reproduce: str | None = None
+        self.compiled: str | None = None
         super().__init__(headline)
 
     def __str__(self) -> str:
@@ -67,6 +69,7 @@ class Violation(AssertionError):
             "call": f"{self.implementation.rpartition(':')[2].rpartition('/')[2]}({summary(case)})",
             "extent": self.extent,
             "input": _described_input(case, self.worst),
+            "compiled": self.compiled,
             "found": f"after {self.cases} case{'s' * (self.cases > 1)}" if self.cases else None,
             "hint": self.hint,
             "reproduce": self.reproduce,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from hypothesis import HealthCheck, Phase
 from hypothesis.errors import Flaky
 
 from ln2d_ref import Implementation, Violation
-from ln2d_ref.implementations import REGISTERED, load
+from ln2d_ref.implementations import REGISTERED, load, unavailable
 from ln2d_ref.laws import LAWS, select
 from ln2d_ref.semantics import SEMANTICS
 from strategies.search import Examiner, Unrepeatable
@@ -69,7 +71,7 @@ def _judged(config: pytest.Config) -> list[Implementation]:
     name, semantics, device = (config.getoption(option) for option in ("--implementation", "--semantics", "--device"))
     if name is not None:
         return [load(name, semantics=semantics, device=device)]
-    judged = [load(each, device=device if each.startswith("torch/") else None) for each in _RUN_BY_DEFAULT]
+    judged = [load(each, device=None if each.startswith("numpy/") else device) for each in _RUN_BY_DEFAULT]
     return [each for each in judged if semantics in (None, each.semantics)]
 
 
@@ -92,14 +94,21 @@ def _law_of(item: pytest.Item) -> str | None:
     return function.removeprefix("test_") if "implementation" in getattr(item, "fixturenames", ()) and function[5:] in LAWS else None
 
 
+@pytest.fixture(scope="session")
+def rotation(request: pytest.FixtureRequest) -> int:
+    """Which compile signatures a run judges: fixed by --hypothesis-seed or a derandomized profile, else others each time."""
+    seed = request.config.getoption("--hypothesis-seed")
+    if seed is None:
+        return 0 if hypothesis.settings.default.derandomize else random.SystemRandom().getrandbits(16)
+    return int(seed) if seed.isdecimal() else zlib.crc32(seed.encode())
+
+
 @pytest.fixture
 def examiner(request: pytest.FixtureRequest, implementation) -> Examiner:
     """Judges one implementation by one law, and writes what it finds."""
-    if "cuda" in implementation.devices and implementation.framework == "torch":
-        import torch
-
-        if not torch.cuda.is_available():
-            pytest.skip("--device cuda, but torch finds no CUDA device")
+    reason = unavailable(implementation)
+    if reason is not None:
+        pytest.skip(reason)
     found = Examiner(implementation, select((_law_of(request.node),)), FOLDER)
     request.node.stash[EXAMINER] = found
     return found

@@ -39,6 +39,7 @@ ORDER = (
     "reference",
     "layout",
     "case",
+    "signature",
     "outcome",
     "violation",
     "implementations",
