@@ -43,16 +43,24 @@ class CompiledExecutor(TorchExecutor):
         return strictly
 
     def told(self, stage: str, error: Exception) -> Raised:
-        """An exception, on one line; of the compiler's own, what it could not do or which guard failed."""
-        kind, text = type(error).__name__, str(error)
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        """An exception on one line: the function's own where tracing met one, else what the compiler could not do or which guard failed."""
+        kind, lines = type(error).__name__, [line.strip() for line in str(error).splitlines() if line.strip()]
+        if kind == "TorchRuntimeError":
+            return super().told(stage, _root(error))
         if kind == "RecompileError":
-            guards = [line.removeprefix("- ").partition(": ")[2] for line in lines if line.startswith("- ")]
-            text = f"compiled again within one signature; the guard that failed: {guards[0] if guards else text}"
-        elif kind == "Unsupported" and lines:
-            why = next((line for line in lines if line.startswith("Explanation: ")), "")
-            text = f"graph break: {lines[0]}. {why}".strip()
-        return Raised(stage, kind, text)
+            guards = [line.partition(": ")[2] for line in lines if line.startswith("- ")]
+            return Raised(stage, kind, f"compiled again within one signature; the guard that failed: {'; '.join(guards)}")
+        if kind == "Unsupported":
+            reasons = [line for line in lines if line.startswith("Explanation: ")]
+            return Raised(stage, kind, f"graph break: {'. '.join([*lines[:1], *reasons])}")
+        return Raised(stage, kind, " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1]))
+
+
+def _root(error: BaseException) -> Exception:
+    """The exception that all others of a chain were raised from."""
+    while (earlier := error.__cause__ or error.__context__) is not None:
+        error = earlier
+    return error if isinstance(error, Exception) else RuntimeError(str(error))
 
 
 @lru_cache(maxsize=2048)

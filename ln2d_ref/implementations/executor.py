@@ -25,7 +25,10 @@ class Executor(Protocol):
 
 
 def executor_for(implementation: Implementation) -> Executor:
-    """Executor of the implementation's framework. ModuleNotFoundError where the framework is not installed."""
+    """Executor of the implementation's framework.
+
+    ModuleNotFoundError where the framework is not installed, RuntimeError where there is nothing to compile with.
+    """
     if implementation.framework == "numpy":
         from .numpy import NumpyExecutor
 
@@ -33,6 +36,9 @@ def executor_for(implementation: Implementation) -> Executor:
     if implementation.framework == "compile":
         from .compiled import CompiledExecutor
 
+        reason = unavailable(implementation)
+        if reason is not None:
+            raise RuntimeError(f"{implementation.name} cannot run here: {reason}")
         return CompiledExecutor(implementation)
     from .torch import TorchExecutor
 
