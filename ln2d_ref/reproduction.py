@@ -15,6 +15,7 @@ from .case import ARGUMENTS, Case
 from .dtypes import dtype_of
 from .implementations.implementation import Implementation
 from .layout import place
+from .signature import Signature
 from .violation import Violation
 
 __all__ = ["folder_of", "how_to_reproduce", "write", "written_case"]
@@ -100,7 +101,7 @@ def write(violation: Violation, implementation: Implementation, root: Path) -> P
     fresh = Path(tempfile.mkdtemp(dir=root, prefix=".writing-"))
     violation.case.save(fresh / "case.json")
     (fresh / "message.txt").write_text(f"{violation}\n", encoding="utf-8")
-    if implementation.framework == "torch":
+    if implementation.framework != "numpy":
         (fresh / "repro.py").write_text(script(violation, implementation), encoding="utf-8")
     if folder.exists():
         os.replace(folder, fresh.with_suffix(".old"))
@@ -112,7 +113,7 @@ def write(violation: Violation, implementation: Implementation, root: Path) -> P
 def how_to_reproduce(violation: Violation, implementation: Implementation, root: Path) -> str:
     """The line of a message that names the script, or the case file where there is no script."""
     folder = folder_of(root, violation)
-    if implementation.source is None or implementation.framework != "torch":
+    if implementation.source is None or implementation.framework == "numpy":
         return f"ln2d_ref.check(implementation, ln2d_ref.Case.load({os.path.relpath(folder / 'case.json')!r}))"
     alone = "" if "ln2d_ref" in _loading(implementation)[1] else "      (needs only torch and the implementation)"
     return f"python {os.path.relpath(folder / 'repro.py')}{alone}"
@@ -136,6 +137,8 @@ def script(violation: Violation, implementation: Implementation) -> str:
             quantity=violation.quantity, index=violation.worst, at=", ".join(map(str, violation.worst)), expected=value, bound=bound
         ) + (verdict or "raise SystemExit(not abs(got - expected) <= bound)\n")
     imports, load = _loading(implementation)
+    if implementation.framework == "compile":
+        load += f"fn = torch.compile(fn, fullgraph=True, dynamic={Signature.of(case).dynamic})\n"
     return _TEMPLATE.format(
         headline=violation.headline.replace("\\", "\\\\"),
         message=str(violation).partition("\n")[2].replace("\\", "\\\\"),

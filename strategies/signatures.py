@@ -163,8 +163,8 @@ def _shapes(draw: st.DrawFn, signature: Signature, exemplar: tuple[int, ...], ma
         sides[axis] = draw(choices(options), label="NCHW"[axis])
     if free and not long and draw(integers(0, 2), label="wide") == 2:
         at = draw(choices(tuple(free)), label="wide axis")
-        others = math.prod(side for axis, side in enumerate(sides) if axis != at)
-        summed = math.prod(side for axis, side in enumerate(sides) if axis != at and {axis, at} != {0, 1})  # nothing sums over N and C
+        others = math.prod(sides[axis] for axis in free if axis != at)
+        summed = math.prod(sides[axis] for axis in free if axis != at and {axis, at} != {0, 1})  # nothing sums over N and C
         sides[at] = draw(choices((8, *(wide for wide in _WIDE if wide * summed <= LONGEST_SUM and wide * others <= max_elements))))
     return tuple(sides)
 
