@@ -74,7 +74,8 @@ class TorchExecutor:
         for name, array in case.arrays.items():
             storage = place(array, case.laid_out(name))
             memory = to_torch(storage.buffer).to(case.device)
-            tensor = memory.as_strided(storage.shape, storage.strides, storage.offset)
+            tensor = torch.empty(0, dtype=memory.dtype, device=memory.device)  # no view, whose base a compiler would guard on
+            tensor.set_(memory.untyped_storage(), storage.offset, storage.shape, storage.strides)
             tensor.requires_grad_(name in case.requires_grad)
             arguments[name] = _Argument(storage, memory, tensor, storage.buffer.copy())
         return _Placed(case, arguments)
