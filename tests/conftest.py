@@ -36,6 +36,7 @@ hypothesis.settings.load_profile("dev")
 JUDGED: pytest.StashKey[list[Implementation]] = pytest.StashKey()
 EXAMINED: pytest.StashKey[list[Examiner]] = pytest.StashKey()
 KNOWN: pytest.StashKey[Counter[str]] = pytest.StashKey()
+ROTATION: pytest.StashKey[int] = pytest.StashKey()
 INTERRUPTED: pytest.StashKey[list[Violation]] = pytest.StashKey()
 _RUN_BY_DEFAULT = tuple(name for name in REGISTERED)
 
@@ -104,11 +105,13 @@ def rotation(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def examiner(request: pytest.FixtureRequest, implementation) -> Examiner:
+def examiner(request: pytest.FixtureRequest, implementation, rotation) -> Examiner:
     """Judges one implementation by one law, and writes what it finds."""
     reason = unavailable(implementation)
     if reason is not None:
         pytest.skip(reason)
+    if implementation.framework == "compile":
+        request.config.stash[ROTATION] = rotation
     found = Examiner(implementation, select((_law_of(request.node),)), FOLDER)
     request.node.stash[EXAMINER] = found
     return found
@@ -159,6 +162,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for implementation in config.stash[JUDGED]:
         if mine := [examiner for examiner in config.stash[EXAMINED] if examiner.implementation is implementation]:
             terminalreporter.line(_covered(implementation, mine))
+    if ROTATION in config.stash:
+        terminalreporter.line(f"compile signatures: --hypothesis-seed={config.stash[ROTATION]} draws the same again")
     known = config.stash[KNOWN]
     if known:
         terminalreporter.section("known faults (docs/findings.md)")

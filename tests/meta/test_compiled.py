@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from ln2d_ref import Case, Implementation, Violation, check, load
 from ln2d_ref.implementations import eager, executor_for, unavailable
+from ln2d_ref.implementations.torch import TorchExecutor
 from ln2d_ref.laws import LAWS
 from ln2d_ref.layout import Layout
 from ln2d_ref.signature import STATIC_SHAPES, Signature
@@ -231,6 +232,13 @@ def test_cases_within_a_signature_have_it(name):
         assert Signature.of(case) == Signature.of(signature.exemplar()) == signature
 
     search()
+
+
+def test_placed_tensors_are_no_views():
+    """A compiler guards on the size of a view's base, which no case says anything about."""
+    executor = TorchExecutor(load("torch/permute"))
+    placed = executor.place(a_case(layouts={"x": Layout((0, 2, 3, 1), offset=3), "weight": Layout(steps=(2,))}))
+    assert all(placed.tensor(name)._base is None for name in ("x", "weight", "bias", "dy"))
 
 
 def test_without_a_compiler_it_skips_with_the_reason():
