@@ -189,6 +189,11 @@ def _not_exact(implementation: str) -> KnownFault:
     )
 
 
+def _decomposed(implementation: str, operator: str) -> tuple[KnownFault, KnownFault]:
+    reason = f"The decomposition of {operator} rounds mean and rstd to the input's half dtype, and the backward computes from them."
+    return _saved_in_half(implementation, ("dx", "dweight"), reason)
+
+
 def _layer_norm(implementation: str) -> tuple[KnownFault, ...]:
     reason = "The CPU backward of F.layer_norm keeps mean, rstd and the sums of dweight and dbias in the input's half dtype."
     halved = "Double backward, forward mode and vmap of F.layer_norm go on in half, from statistics saved in half."
@@ -298,6 +303,19 @@ LEDGER: tuple[KnownFault, ...] = (
         ceiling=np.inf,
         reason="The channels_last backward writes dx without asking whether it is wanted: segmentation fault.",
         crashes=True,
+    ),
+    *_decomposed("compile/permute", "native_layer_norm"),
+    *_decomposed("compile/layer_norm_chw", "native_layer_norm"),
+    *_decomposed("compile/group_norm", "native_group_norm"),
+    _fault(
+        "compile/group_norm",
+        "division by zero where H·W = 0",
+        laws=("result",),
+        quantities=("y",),
+        dtypes=_ALL,
+        when=lambda case: _no_pixels(case) and "x" in case.requires_grad,
+        ceiling=np.inf,
+        reason="The decomposition of native_group_norm_backward takes 1.0 / (H·W·C), in Python: ZeroDivisionError while compiling.",
     ),
 )
 """What is known of the releases that were judged; docs/findings.md tells each in words."""

@@ -18,6 +18,7 @@ from .directions import directions, members
 from .dtypes import dtype_of
 from .implementations.implementation import Implementation
 from .layout import Layout, place
+from .signature import Signature
 from .violation import Violation
 
 __all__ = ["folder_of", "how_to_reproduce", "write", "written_case"]
@@ -127,7 +128,7 @@ def write(violation: Violation, implementation: Implementation, root: Path) -> P
     fresh = Path(tempfile.mkdtemp(dir=root, prefix=".writing-"))
     violation.case.save(fresh / "case.json")
     (fresh / "message.txt").write_text(f"{violation}\n", encoding="utf-8")
-    if implementation.framework == "torch":
+    if implementation.framework != "numpy":
         (fresh / "repro.py").write_text(script(violation, implementation), encoding="utf-8")
     if folder.exists():
         os.replace(folder, fresh.with_suffix(".old"))
@@ -139,7 +140,7 @@ def write(violation: Violation, implementation: Implementation, root: Path) -> P
 def how_to_reproduce(violation: Violation, implementation: Implementation, root: Path) -> str:
     """The line of a message that names the script, or the case file where there is no script."""
     folder = folder_of(root, violation)
-    if implementation.source is None or implementation.framework != "torch":
+    if implementation.source is None or implementation.framework == "numpy":
         return f"ln2d_ref.check(implementation, ln2d_ref.Case.load({os.path.relpath(folder / 'case.json')!r}))"
     alone = "" if "ln2d_ref" in _loading(implementation)[1] else "      (needs only torch and the implementation)"
     return f"python {os.path.relpath(folder / 'repro.py')}{alone}"
@@ -159,6 +160,8 @@ def script(violation: Violation, implementation: Implementation) -> str:
             verdict or "raise SystemExit(not abs(got - expected) <= bound)\n"
         )
     imports, load = _loading(implementation)
+    if implementation.framework == "compile":
+        load += f"fn = torch.compile(fn, fullgraph=True, dynamic={Signature.of(case).dynamic})\n"
     headline = violation.headline.replace("\\", "\\\\")
     return _TEMPLATE.format(
         headline=headline,

@@ -31,6 +31,7 @@ class Violation(AssertionError):
     hint             what a reader may want to know beside, or None
     reproduce        how to see it again, where something was written
     way              how it was differentiated or batched, where that is beyond a call and its backward
+    compiled         whether the fault lies in generated code, where the implementation is a compiled one
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Violation(AssertionError):
         self.hint: str | None = None
         self.reproduce: str | None = None
         self.way = way
+        self.compiled: str | None = None
         super().__init__(headline)
 
     def __str__(self) -> str:
@@ -70,6 +72,7 @@ class Violation(AssertionError):
             "call": f"{self.implementation.rpartition(':')[2].rpartition('/')[2]}({summary(case)})",
             "extent": self.extent,
             "input": _described_input(case, self.worst),
+            "compiled": self.compiled,
             "found": f"after {self.cases} case{'s' * (self.cases > 1)}" if self.cases else None,
             "hint": self.hint,
             "reproduce": self.reproduce,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,14 +17,16 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
 from ln2d_ref import Case, Implementation, Violation
-from ln2d_ref.check import violations
+from ln2d_ref.check import compare, violations
 from ln2d_ref.implementations import as_implementation, executor_for
 from ln2d_ref.laws import Law, Trial, select
 from ln2d_ref.ledger import LEDGER, KnownFault, known_fault, resembling
 from ln2d_ref.reproduction import write, written_case
+from ln2d_ref.signature import Signature
 
 from .cases import cases
-from .draws import chances
+from .draws import chances, choices
+from .signatures import rounds_for, signatures
 from .values import FINITE_REGIMES
 
 __all__ = ["Examiner", "Report", "Unrepeatable", "find_violation", "judge", "law_cases", "search"]
@@ -102,6 +105,8 @@ class Examiner:
             if entry.crashes and entry.covers(self.implementation.name, case):
                 self.known[entry.name] += 1
                 return
+        if self.implementation.framework == "compile" and self.found is not None and Signature.of(case) != Signature.of(self.found.case):
+            return  # a smaller case of another signature runs another graph
         if self.found is None:
             self.cases += 1
         violation = self._first_new(case, laws)
@@ -189,6 +194,7 @@ class Examiner:
     def _kept(self, violation: Violation) -> Violation:
         violation.cases = self.cases
         violation.hint = self._hint(violation)
+        compare(violation, self.executor, self.implementation)
         if self.folder is None:
             violation.reproduce = "ln2d_ref.check(implementation, report.violation.case) raises it"
         else:
@@ -231,10 +237,13 @@ def _unrepeated(violation: Violation) -> Violation:
     )
 
 
-def law_cases(implementation: Implementation, law: str | None = None, **arguments: Any) -> st.SearchStrategy[tuple[Case, bool]]:
+def law_cases(
+    implementation: Implementation, law: str | None = None, *, rotation: int = 0, rounds: int = 1, **arguments: Any
+) -> st.SearchStrategy[tuple[Case, bool]]:
     """Cases within an implementation's contract, about which a law says something, with whether to judge stateful laws too.
 
-    None means any law; stateful ones, which run the implementation three times more, are then judged on every fourth case.
+    None means any law; stateful ones, which run the implementation three times more, are then judged on every fourth case. Cases of a
+    compiled implementation lie in so many rounds of signatures, other ones for another rotation.
     """
     declared = {
         "semantics": implementation.semantics,
@@ -244,7 +253,12 @@ def law_cases(implementation: Implementation, law: str | None = None, **argument
         "eps": implementation.eps,
         "devices": implementation.devices,
     }
-    drawn = cases(**{**declared, **_LAW_CASES.get(law or "", {}), **arguments})
+    settled = {**declared, **_LAW_CASES.get(law or "", {}), **arguments}
+    if implementation.framework == "compile":
+        chosen = signatures(implementation, law, seed=rotation, rounds=rounds)
+        drawn = choices(chosen).flatmap(lambda signature: cases(**settled, within=signature))
+    else:
+        drawn = cases(**settled)
     return st.tuples(drawn, st.just(True) if law is not None else chances(4))
 
 
@@ -275,7 +289,9 @@ def search(implementation: Implementation, laws: tuple[Law, ...], max_examples: 
     """`judge` after its arguments are checked; without `shrink` the first violation is reported as it was found."""
     # No target phase: measured, it spends half of the cases on variations of one, and rare sizes are then found half as often.
     examiner = Examiner(implementation, laws)
-    drawn = law_cases(implementation, laws[0].name if len(laws) == 1 else None)
+    law = laws[0].name if len(laws) == 1 else None
+    rotation = random.SystemRandom().getrandbits(32) if seed is None else seed
+    drawn = law_cases(implementation, law, rotation=rotation, rounds=rounds_for(max_examples))
 
     @settings(
         max_examples=max_examples,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from hypothesis import HealthCheck, Phase
 from hypothesis.errors import Flaky
 
 from ln2d_ref import Implementation, Violation
-from ln2d_ref.implementations import REGISTERED, load
+from ln2d_ref.implementations import REGISTERED, load, unavailable
 from ln2d_ref.laws import LAWS, select
 from ln2d_ref.semantics import SEMANTICS
 from strategies.search import Examiner, Unrepeatable
@@ -35,6 +37,7 @@ hypothesis.settings.load_profile("dev")
 JUDGED: pytest.StashKey[list[Any]] = pytest.StashKey()
 EXAMINED: pytest.StashKey[list[Examiner]] = pytest.StashKey()
 KNOWN: pytest.StashKey[Counter[str]] = pytest.StashKey()
+ROTATION: pytest.StashKey[int] = pytest.StashKey()
 INTERRUPTED: pytest.StashKey[list[Violation]] = pytest.StashKey()
 _RUN_BY_DEFAULT = tuple(name for name in REGISTERED)
 
@@ -101,14 +104,23 @@ def _law_of(item: pytest.Item) -> str | None:
     return function.removeprefix("test_") if "implementation" in getattr(item, "fixturenames", ()) and function[5:] in LAWS else None
 
 
-@pytest.fixture
-def examiner(request: pytest.FixtureRequest, implementation) -> Examiner:
-    """Judges one implementation by one law, and writes what it finds."""
-    if "cuda" in implementation.devices and implementation.framework == "torch":
-        import torch
+@pytest.fixture(scope="session")
+def rotation(request: pytest.FixtureRequest) -> int:
+    """Which compile signatures a run judges: fixed by --hypothesis-seed or a derandomized profile, else others each time."""
+    seed = request.config.getoption("--hypothesis-seed")
+    if seed is None:
+        return 0 if hypothesis.settings.default.derandomize else random.SystemRandom().getrandbits(16)
+    return int(seed) if seed.isdecimal() else zlib.crc32(seed.encode())
 
-        if not torch.cuda.is_available():
-            pytest.skip("--device cuda, but torch finds no CUDA device")
+
+@pytest.fixture
+def examiner(request: pytest.FixtureRequest, implementation, rotation) -> Examiner:
+    """Judges one implementation by one law, and writes what it finds."""
+    reason = unavailable(implementation)
+    if reason is not None:
+        pytest.skip(reason)
+    if implementation.framework == "compile":
+        request.config.stash[ROTATION] = rotation
     found = Examiner(implementation, select((_law_of(request.node),)), FOLDER, limit=_limit(implementation))
     request.node.stash[EXAMINER] = found
     return found
@@ -169,6 +181,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for implementation in config.stash[JUDGED]:
         if mine := [examiner for examiner in config.stash[EXAMINED] if examiner.implementation is implementation]:
             terminalreporter.line(_covered(implementation, mine))
+    if ROTATION in config.stash:
+        terminalreporter.line(f"compile signatures: --hypothesis-seed={config.stash[ROTATION]} draws the same again")
     known = config.stash[KNOWN]
     if known:
         terminalreporter.section("known faults (docs/findings.md)")

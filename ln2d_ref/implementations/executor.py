@@ -8,7 +8,7 @@ from ..case import Case
 from ..outcome import Outcome
 from .implementation import Implementation
 
-__all__ = ["Executor", "executor_for"]
+__all__ = ["Executor", "executor_for", "unavailable"]
 
 
 class Executor(Protocol):
@@ -33,11 +33,36 @@ class Executor(Protocol):
 
 
 def executor_for(implementation: Implementation) -> Executor:
-    """Executor of the implementation's framework. ModuleNotFoundError where the framework is not installed."""
+    """Executor of the implementation's framework.
+
+    ModuleNotFoundError where the framework is not installed, RuntimeError where there is nothing to compile with.
+    """
     if implementation.framework == "numpy":
         from .numpy import NumpyExecutor
 
         return NumpyExecutor(implementation)
+    if implementation.framework == "compile":
+        from .compiled import CompiledExecutor
+
+        reason = unavailable(implementation)
+        if reason is not None:
+            raise RuntimeError(f"{implementation.name} cannot run here: {reason}")
+        return CompiledExecutor(implementation)
     from .torch import TorchExecutor
 
     return TorchExecutor(implementation)
+
+
+def unavailable(implementation: Implementation) -> str | None:
+    """Why this machine cannot run an implementation where it is declared to run, or None."""
+    if implementation.framework == "numpy":
+        return None
+    import torch
+
+    if "cuda" in implementation.devices and not torch.cuda.is_available():
+        return "--device cuda, but torch finds no CUDA device"
+    if implementation.framework == "compile":
+        from .compiled import missing
+
+        return next(filter(None, map(missing, implementation.devices)), None)
+    return None

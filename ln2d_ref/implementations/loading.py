@@ -30,6 +30,10 @@ REGISTERED: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
         "cuda/fused": ("kernels.cuda_fused:channel", {}),
         "cuda/fused_sample": ("kernels.cuda_fused:sample", {"semantics": "sample"}),
         "cuda/fused_sample_chw": ("kernels.cuda_fused:sample", {"semantics": "sample", "affine_shape": "element"}),
+        "compile/permute": ("eager:permute", {"framework": "compile"}),
+        "compile/composed": ("eager:composed", {"framework": "compile", "arithmetic": "input"}),
+        "compile/layer_norm_chw": ("eager:layer_norm_chw", {"framework": "compile", "semantics": "sample", "affine_shape": "element"}),
+        "compile/group_norm": ("eager:group_norm", {"framework": "compile", "semantics": "sample"}),
         "numpy/reference": ("numpy:reference", {"framework": "numpy"}),
         "numpy/reference_sample": ("numpy:reference_sample", {"framework": "numpy", "semantics": "sample"}),
     }
@@ -120,7 +124,7 @@ def _adapted(implementation: Implementation, semantics: str | None, device: str 
         raise ValueError(f"semantics is {semantics!r}, but {implementation.name} is declared {implementation.semantics!r}")
     if device is None:
         return implementation
-    builtin = implementation.name in REGISTERED and implementation.framework == "torch"
+    builtin = implementation.name in REGISTERED and implementation.framework in ("torch", "compile")
     if device not in implementation.devices and not builtin:
         raise ValueError(f"device is {device!r}, but {implementation.name} is declared for {', '.join(implementation.devices)}")
     return replace(implementation, devices=(device,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -78,7 +78,8 @@ class TorchExecutor:
         for name, array in case.arrays.items():
             storage = place(array, case.laid_out(name))
             memory = to_torch(storage.buffer).to(case.device)
-            tensor = memory.as_strided(storage.shape, storage.strides, storage.offset)
+            tensor = torch.empty(0, dtype=memory.dtype, device=memory.device)  # no view, whose base a compiler would guard on
+            tensor.set_(memory.untyped_storage(), storage.offset, storage.shape, storage.strides)
             tensor.requires_grad_(name in case.requires_grad)
             arguments[name] = _Argument(storage, memory, tensor, storage.buffer.copy())
         return _Placed(case, arguments)
@@ -99,6 +100,14 @@ class TorchExecutor:
         placed.earlier = [entry for entry in placed.earlier if entry[1].untyped_storage().data_ptr() not in owned]
         placed.case = case
 
+    def function(self, case: Case) -> Callable[..., Any]:
+        """What is called for this case."""
+        return self.implementation.fn
+
+    def told(self, stage: str, error: Exception) -> Raised:
+        """An exception as plain data."""
+        return Raised(stage, type(error).__name__, str(error))
+
     def run(self, placed: _Placed) -> Outcome:
         """One forward and one backward."""
         case = placed.case
@@ -110,7 +119,7 @@ class TorchExecutor:
             state = _GlobalState()
             stage = "forward"
             try:
-                y = self.implementation.fn(*(placed.tensor(name) for name in ("x", "weight", "bias")), case.eps)
+                y = self.function(case)(*(placed.tensor(name) for name in ("x", "weight", "bias")), case.eps)
                 returned["y"] = y
                 results["y"] = _result(y)
                 stage = "backward"
@@ -122,7 +131,7 @@ class TorchExecutor:
                     returned |= {f"d{name}": gradient for name, gradient in zip(names, gradients, strict=True)}
                     results |= {f"d{name}": _result(gradient) for name, gradient in zip(names, gradients, strict=True)}
             except Exception as error:
-                raised = Raised(stage, type(error).__name__, str(error))
+                raised = self.told(stage, error)
             disturbed = state.disturbed()
         changed, spilled = _changes(placed)
         shared = _shared(returned.get("y"), placed)

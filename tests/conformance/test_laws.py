@@ -2,69 +2,71 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies.search import law_cases
+from strategies.signatures import rounds_for
 
 DATA = st.data()
 
 
-def examine(examiner, data) -> None:
-    case, _ = data.draw(law_cases(examiner.implementation, examiner.laws[0].name))
+def examine(examiner, data, rotation) -> None:
+    rounds = rounds_for(settings.default.max_examples)
+    case, _ = data.draw(law_cases(examiner.implementation, examiner.laws[0].name, rotation=rotation, rounds=rounds))
     if not examiner.enough:  # asked after drawing: Hypothesis wants the same draws whatever has been seen
         examiner.examine(case)
 
 
 @given(data=DATA)
-def test_result(implementation, examiner, data):
+def test_result(implementation, examiner, rotation, data):
     """A valid call returns one tensor of x's shape, dtype and device, and each gradient has its argument's."""
-    examine(examiner, data)
+    examine(examiner, data, rotation)
 
 
 @given(data=DATA)
-def test_value(implementation, examiner, data):
+def test_value(implementation, examiner, rotation, data):
     """y lies within its bound."""
-    examine(examiner, data)
+    examine(examiner, data, rotation)
 
 
 @given(data=DATA)
-def test_gradients(implementation, examiner, data):
+def test_gradients(implementation, examiner, rotation, data):
     """dx, dweight and dbias lie within their bounds, for every subset that requires grad."""
-    examine(examiner, data)
+    examine(examiner, data, rotation)
 
 
 @given(data=DATA)
-def test_special_values(implementation, examiner, data):
+def test_special_values(implementation, examiner, rotation, data):
     """NaN and infinity stay in their group, and fill it."""
-    examine(examiner, data)
+    examine(examiner, data, rotation)
 
 
 @given(data=DATA)
-def test_degenerate(implementation, examiner, data):
+def test_degenerate(implementation, examiner, rotation, data):
     """Empty tensors and one-element groups give what the mathematics says, exactly."""
-    examine(examiner, data)
+    examine(examiner, data, rotation)
 
 
 @given(data=DATA)
-def test_layout(implementation, examiner, data):
+def test_layout(implementation, examiner, rotation, data):
     """Values do not depend on strides or offsets, and memory around the elements is neither read nor written."""
-    examine(examiner, data)
+    examine(examiner, data, rotation)
 
 
 @given(data=DATA)
-def test_side_effects(implementation, examiner, data):
+def test_side_effects(implementation, examiner, rotation, data):
     """Arguments, memory of earlier results and global state stay as they were."""
-    examine(examiner, data)
+    examine(examiner, data, rotation)
 
 
 @given(data=DATA)
-def test_history(implementation, examiner, data):
+def test_history(implementation, examiner, rotation, data):
     """The same call gives the same again, and an overwritten argument's new values count."""
-    examine(examiner, data)
+    examine(examiner, data, rotation)
 
 
 @given(data=DATA)
-def test_derivatives(implementation, examiner, data):
+def test_derivatives(implementation, examiner, rotation, data):
     """Higher derivatives, forward mode and vmap are right, or refused with an exception."""
-    examine(examiner, data)
+    examine(examiner, data, rotation)

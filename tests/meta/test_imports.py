@@ -41,6 +41,7 @@ ORDER = (
     "layout",
     "case",
     "directions",
+    "signature",
     "outcome",
     "violation",
     "implementations",

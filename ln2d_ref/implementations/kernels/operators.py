@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ...semantics import check_arguments
 from .second_order import second_order
@@ -43,6 +44,14 @@ def _check(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, se
             raise TypeError(f"{name} has dtype {tensor.dtype}, but must have a floating one")
         if tensor is not None and tensor.device != x.device:
             raise ValueError(f"{name} is on {tensor.device}, but must be on {x.device}, where x is")
+
+
+def _refuse_tangents(name: str, *given: Tensor | None) -> None:
+    """Raise NotImplementedError for a dual tensor: a custom operator drops its tangent, and the derivative would be 0 without a word."""
+    if torch.compiler.is_compiling():
+        return
+    if any(tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None for tensor in given):
+        raise NotImplementedError(f"{name}_fused has no forward-mode derivative; reverse mode may be differentiated twice")
 
 
 def _statistics_like(x: Tensor, semantics: str) -> Tensor:
@@ -132,6 +141,7 @@ def register(
 
     def function(semantics: str) -> Callable[..., Tensor]:
         def fn(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+            _refuse_tangents(name, x, weight, bias)
             return forward_operator(x, weight, bias, eps, semantics)[0]
 
         fn.__name__ = fn.__qualname__ = f"{name}_fused" + ("" if semantics == "channel" else f"_{semantics}")
