@@ -1,0 +1,102 @@
+"""Timing several calls in rounds, each once a round, in an order that is drawn anew: noise that lasts longer than a round hits all."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Alternation", "Clock", "on_cpu", "on_cuda"]
+
+Timed = Callable[[], float]
+"""Runs something, and returns how many seconds one run of it took."""
+
+_LEAST_BLOCK = 1e-4
+"""Seconds that a timed block lasts at least: below it the timer and the call show."""
+
+_BUSY = 3
+"""Times that the scratch memory is filled before a call, so that the device is busy until all of the call has been queued."""
+
+
+class Clock:
+    """A timer for pytest-benchmark that stands still unless told that time has passed.
+
+    pytest-benchmark times what it calls. Here that is a round, in which other calls are run too, and on CUDA the time is the device's.
+    """
+
+    __name__ = "seconds of the implementation alone"
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        """Seconds that have passed, as far as was told."""
+        return self.now
+
+
+class Alternation:
+    """Rounds of several timed calls, and the times so far."""
+
+    def __init__(self, timed: Mapping[str, Timed], *, seed: int) -> None:
+        self._timed = dict(timed)
+        self._rng = np.random.default_rng(seed)
+        self.times: dict[str, list[float]] = {name: [] for name in timed}
+
+    def round(self) -> None:
+        """Time every call once, in a drawn order."""
+        names = list(self._timed)
+        for k in self._rng.permutation(len(names)):
+            self.times[names[k]].append(self._timed[names[k]]())
+
+    def median(self, name: str) -> float:
+        """Median time of one of the calls, in seconds."""
+        return float(np.median(self.times[name]))
+
+
+def on_cpu(call: Callable[[], Any]) -> Timed:
+    """Times a call by the wall clock, warm; short ones in blocks of several."""
+    call()
+    start = time.perf_counter()
+    call()
+    once = time.perf_counter() - start
+    count = max(1, math.ceil(_LEAST_BLOCK / max(once, 1e-9)))
+
+    def timed() -> float:
+        start = time.perf_counter()
+        for _ in range(count):
+            call()
+        return (time.perf_counter() - start) / count
+
+    return timed
+
+
+def on_cuda(calls: Sequence[Callable[[], Any]]) -> Timed:
+    """Times calls on the device by events, one after the other, each on buffers of its own, so that they are not in a cache.
+
+    Filling scratch memory first keeps the device busy while Python queues the call: what is timed is the device alone.
+    """
+    import torch
+
+    turns: Iterator[Callable[[], Any]] = cycle(calls)
+    cache = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
+    scratch = torch.empty(max(3 * cache, 1 << 28), dtype=torch.uint8, device="cuda")
+    for call in calls[:3]:
+        call()
+
+    def timed() -> float:
+        call = next(turns)
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize()
+        for _ in range(_BUSY):
+            scratch.zero_()
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1e3
+
+    return timed
