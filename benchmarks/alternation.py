@@ -10,6 +10,13 @@ from typing import Any
 
 import numpy as np
 
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment]
+
+from .ratios import Comparison, compare
+
 __all__ = ["Alternation", "Clock", "on_cpu", "on_cuda"]
 
 Timed = Callable[[], float]
@@ -17,6 +24,12 @@ Timed = Callable[[], float]
 
 _LEAST_BLOCK = 1e-4
 """Seconds that a timed block lasts at least: below it the timer and the call show."""
+
+_TRIES = 8
+"""Times that a block is run until one is not preempted: a time in which the processor was given to others measures the others."""
+
+_SLICE = 3e-3
+"""Seconds of a scheduler's time slice. A longer block cannot wait for a quiet moment, and is taken as it is."""
 
 _BUSY = 3
 """Times that the scratch memory is filled before a call, so that the device is busy until all of the call has been queued."""
@@ -39,7 +52,7 @@ class Clock:
 
 
 class Alternation:
-    """Rounds of several timed calls, and the times so far."""
+    """Rounds of several timed calls, and the times so far: for a comparison of an implementation, a yardstick and a control."""
 
     def __init__(self, timed: Mapping[str, Timed], *, seed: int) -> None:
         self._timed = dict(timed)
@@ -51,6 +64,16 @@ class Alternation:
         names = list(self._timed)
         for k in self._rng.permutation(len(names)):
             self.times[names[k]].append(self._timed[names[k]]())
+
+    def comparison(self, rounds: int, *, continued: int = 4) -> Comparison:
+        """The comparison after this many rounds, those so far among them; what is not yet clear goes on by as many, `continued` times."""
+        for turn in range(1, continued + 2):
+            while len(self.times["yardstick"]) < turn * rounds:
+                self.round()
+            found = compare(*(self.times[name] for name in ("implementation", "yardstick", "control")))
+            if found.clear:
+                break
+        return found
 
     def median(self, name: str) -> float:
         """Median time of one of the calls, in seconds."""
@@ -66,12 +89,22 @@ def on_cpu(call: Callable[[], Any]) -> Timed:
     count = max(1, math.ceil(_LEAST_BLOCK / max(once, 1e-9)))
 
     def timed() -> float:
-        start = time.perf_counter()
-        for _ in range(count):
-            call()
-        return (time.perf_counter() - start) / count
+        for _ in range(_TRIES):
+            before = _preemptions()
+            start = time.perf_counter()
+            for _ in range(count):
+                call()
+            seconds = time.perf_counter() - start
+            if seconds > _SLICE or _preemptions() == before:
+                break
+        return seconds / count
 
     return timed
+
+
+def _preemptions() -> int:
+    """How often the processor has been taken from this process; always 0 where the system does not tell."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw if resource is not None else 0
 
 
 def on_cuda(calls: Sequence[Callable[[], Any]]) -> Timed:

@@ -15,6 +15,9 @@ LEAST_PAIRS = 100
 LARGEST_CONTROL = 0.02
 """A control, which compares the yardstick with itself, that is off by more than this makes a result inconclusive."""
 
+NARROW = 0.02
+"""How near to the median its interval must end before measuring stops."""
+
 _RESAMPLES = 2000
 _CONFIDENCE = 0.99
 _BLOCK = 5
@@ -49,6 +52,11 @@ class Comparison:
     def conclusive(self) -> bool:
         """Whether the control is off by at most 2 %."""
         return abs(np.log(self.control.median)) <= np.log1p(LARGEST_CONTROL)
+
+    @property
+    def clear(self) -> bool:
+        """Whether it is conclusive, and the interval ends within 2 % of the median."""
+        return self.conclusive and max(self.ratio.high / self.ratio.median, self.ratio.median / self.ratio.low) <= 1.0 + NARROW
 
     @property
     def verdict(self) -> str:

@@ -10,13 +10,10 @@ from ln2d_ref import Implementation
 
 from .alternation import Alternation, Clock
 from .judging import judged
-from .ratios import LEAST_PAIRS, compare
+from .ratios import LEAST_PAIRS
 from .report import Report, regression
 from .settings import Setting
 from .workloads import arguments, copying, workload
-
-_MORE = 2
-"""Times that an inconclusive comparison is continued by as many pairs again."""
 
 
 def test_time(
@@ -46,12 +43,10 @@ def test_time(
         clock.now += alternation.times["implementation"][-1]
 
     benchmark.pedantic(a_round, rounds=LEAST_PAIRS)
-    times = alternation.times
-    comparison = compare(times["implementation"], times["yardstick"], times["control"])
-    for _ in range(_MORE * LEAST_PAIRS if benchmark.enabled and not comparison.conclusive else 0):
-        alternation.round()
-    comparison = compare(times["implementation"], times["yardstick"], times["control"])
     verdict = judged(work, setting)
+    if not benchmark.enabled:  # --benchmark-disable runs one round, which says nothing of time
+        return
+    comparison = alternation.comparison(LEAST_PAIRS)
 
     rate = setting.floor / alternation.median("implementation") / 1e9
     copy_rate = 2 * setting.size / alternation.median("copy") / 1e9
@@ -76,8 +71,6 @@ def test_time(
         verdict=comparison.verdict,
         judged=verdict,
     )
-    if not benchmark.enabled:  # --benchmark-disable runs one round, which says nothing of time
-        return
     name = f"{implementation.name}-{setting}" + ("" if request.config.getoption("--against") is None else f"-against-{yardstick.name}")
     line = (
         f"{name:<72} {ratio} {comparison.verdict:<12} A/A {comparison.control.median:.3f}  "
