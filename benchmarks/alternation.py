@@ -28,8 +28,8 @@ _LEAST_BLOCK = 1e-4
 _TRIES = 8
 """Times that a block is run until one is not preempted: a time in which the processor was given to others measures the others."""
 
-_SLICE = 3e-3
-"""Seconds of a scheduler's time slice. A longer block cannot wait for a quiet moment, and is taken as it is."""
+_SLICE = 4e-3
+"""Seconds of a scheduler's time slice. A longer call is hardly ever left alone on a busy machine, and is taken as it is."""
 
 _BUSY = 3
 """Times that the scratch memory is filled before a call, so that the device is busy until all of the call has been queued."""
@@ -82,20 +82,23 @@ class Alternation:
 
 def on_cpu(call: Callable[[], Any]) -> Timed:
     """Times a call by the wall clock, warm; short ones in blocks of several."""
+
+    def elapsed(count: int) -> float:
+        start = time.perf_counter()
+        for _ in range(count):
+            call()
+        return time.perf_counter() - start
+
     call()
-    start = time.perf_counter()
-    call()
-    once = time.perf_counter() - start
+    once = min(elapsed(1) for _ in range(3))
     count = max(1, math.ceil(_LEAST_BLOCK / max(once, 1e-9)))
+    tries = _TRIES if once < _SLICE else 1
 
     def timed() -> float:
-        for _ in range(_TRIES):
+        for _ in range(tries):
             before = _preemptions()
-            start = time.perf_counter()
-            for _ in range(count):
-                call()
-            seconds = time.perf_counter() - start
-            if seconds > _SLICE or _preemptions() == before:
+            seconds = elapsed(count)
+            if _preemptions() == before:
                 break
         return seconds / count
 
