@@ -93,8 +93,9 @@ def compare(implementation: Sequence[float], yardstick: Sequence[float], control
 def _interval(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
     """Moving-block bootstrap interval of the median."""
     count = values.size
-    starts = rng.integers(count, size=(_RESAMPLES, -(-count // _BLOCK)))
-    places = (starts[:, :, None] + np.arange(_BLOCK)) % count
+    block = max(1, min(_BLOCK, count // 20))
+    starts = rng.integers(count, size=(_RESAMPLES, -(-count // block)))
+    places = (starts[:, :, None] + np.arange(block)) % count
     medians = np.median(values[places.reshape(_RESAMPLES, -1)[:, :count]], axis=1)
     low, high = np.quantile(medians, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
     return float(low), float(high)
