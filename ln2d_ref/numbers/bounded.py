@@ -37,16 +37,20 @@ def chain_length(count: int) -> float:
 
 @dataclass(frozen=True)
 class Rounding:
-    """What one operation of the arithmetic can lose: `unit` relative, `flush` absolute where subnormals are flushed."""
+    """What one operation of the arithmetic can lose: `unit` relative, `flush` absolute where subnormals are flushed.
+
+    `terms`: of how many terms a `Bounded.sum` is a part, where it is one; 0 where it is whole. Such parts' errors add up to the whole's.
+    """
 
     unit: float
     flush: float
     spacing: float
+    terms: int = 0
 
     @classmethod
-    def of(cls, dtype: DType) -> Rounding:
+    def of(cls, dtype: DType, *, terms: int = 0) -> Rounding:
         """Rounding of an arithmetic dtype."""
-        return cls(dtype.roundoff, dtype.smallest_normal, dtype.smallest_subnormal)
+        return cls(dtype.roundoff, dtype.smallest_normal, dtype.smallest_subnormal, terms)
 
     def sum(self, count: int) -> float:
         """s(n) = u(h(n) + 2), relative to the sum of magnitudes; 0 for one term, which nothing is added to."""
@@ -144,8 +148,12 @@ class Bounded:
 
     def sum(self, axis: tuple[int, ...], keepdims: bool = True) -> Bounded:
         """Sum over the axes, in any order without a chain longer than h(n)."""
-        error = self._propagated(axis, keepdims, self.rounding.sum(self._count(axis)), "sum")
+        error = self._propagated(axis, keepdims, self.rounding.sum(self.rounding.terms or self._count(axis)), "sum")
         return Bounded(self.value.sum(axis=axis, keepdims=keepdims), error, self.rounding)
+
+    def joined(self, other: Bounded) -> Bounded:
+        """The whole of two parts of one sum, each with `terms` of the whole: their errors hold its roundings already."""
+        return Bounded(self.value + other.value, self.error + other.error, self.rounding)
 
     def mean(self, axis: tuple[int, ...], keepdims: bool = True) -> Bounded:
         """Mean over the axes: of a sum, or a running or merged mean."""
