@@ -103,11 +103,12 @@ class _Bounds:
     def _rounded(self, like: str, number: Bounded, outside: Array | bool, rule: Array | None) -> Expected:
         """Expectation of a number rounded into the result's dtype, in the shape of the argument that it is like."""
         result = self.inputs.dtypes[like]
-        error = number.error * _COMPUTED_IN_FLOAT64 + result.smallest_subnormal
+        error = number.error * _COMPUTED_IN_FLOAT64
+        error += result.smallest_subnormal
         if result is not self.arithmetic:
-            error = error + result.roundoff * number.reach
+            error += result.roundoff * number.reach
         if result.name != "float16" or self.arithmetic is result:
-            error = error + self.rounding.flush
+            error += self.rounding.flush
         error[np.isnan(error)] = np.inf
         low: Array | float
         if isinstance(number.value, DoubleDouble):

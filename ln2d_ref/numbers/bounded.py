@@ -67,11 +67,11 @@ class Bounded:
     __slots__ = ("_reach", "_size", "error", "rounding", "value")
     __array_ufunc__ = None
 
-    def __init__(self, value: Any, error: Any, rounding: Rounding) -> None:
+    def __init__(self, value: Any, error: Any, rounding: Rounding, size: np.ndarray | None = None) -> None:
         self.value = value
         self.error = error
         self.rounding = rounding
-        self._size: np.ndarray | None = None
+        self._size = size
         self._reach: np.ndarray | None = None
 
     @classmethod
@@ -80,7 +80,7 @@ class Bounded:
         size = magnitude(value)
         small = (size < rounding.flush) & (size > 0) if flushable else None
         error = np.where(small, size, 0.0) if small is not None and small.any() else 0.0
-        return cls(value, error, rounding)
+        return cls(value, error, rounding, size)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -110,7 +110,8 @@ class Bounded:
 
     def _sum(self, value: Any, other: Bounded) -> Bounded:
         # u(|a| + |b|) and not u|a ± b|: a factor of the sum may have been distributed over it, and then each addend is rounded.
-        error = (self.reach + other.reach) * self.rounding.unit
+        error = self.reach + other.reach
+        error *= self.rounding.unit
         error += self.error
         error += other.error
         return Bounded(value, error, self.rounding)
@@ -123,10 +124,12 @@ class Bounded:
             return Bounded(self.value * other, self.error * abs(other), self.rounding)
         cross = self.size * other.error + other.reach * self.error
         value = self.value * other.value
-        error = (magnitude(value) + cross) * self.rounding.unit
+        size = magnitude(value)
+        error = size + cross
+        error *= self.rounding.unit
         error += cross
         error += self.rounding.flush
-        return Bounded(value, error, self.rounding)
+        return Bounded(value, error, self.rounding, size)
 
     __rmul__ = __mul__
 
