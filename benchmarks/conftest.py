@@ -21,6 +21,8 @@ from .settings import settings
 
 _NOT_TIMED = {"torch/unpermuted": "it raises with an affine"}
 _HERE = Path(__file__).parent
+_TIMED: pytest.StashKey[tuple[Implementation, ...]] = pytest.StashKey()
+_AGAINST: pytest.StashKey[Implementation | None] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--regress",
-        type=_percent,
+        type=percentage,
         metavar="PERCENT",
         help="benchmarks: fail where a ratio's whole interval lies more than PERCENT above the baseline's ratio for this machine",
     )
@@ -46,7 +48,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--baseline", type=Path, default=baseline.PATH, metavar="PATH", help="benchmarks: file of the baseline")
 
 
-def _percent(text: str) -> float:
+def percentage(text: str) -> float:
+    """A positive number."""
     value = float(text)
     if not 0 < value < float("inf"):
         raise ValueError("must be a positive number")
@@ -54,10 +57,13 @@ def _percent(text: str) -> float:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the baseline, so that a bad file is told before anything is run."""
+    """Read the baseline and load what is timed, so that a wrong option is told before anything is run."""
     try:
         known = baseline.read(config.getoption("--baseline"))
-    except ValueError as error:
+        option = config.getoption
+        config.stash[_TIMED] = tuple(_implementations(option("--implementation"), option("--semantics"), option("--device")))
+        config.stash[_AGAINST] = None if option("--against") is None else load(option("--against"))
+    except (ValueError, TypeError, ImportError, AttributeError) as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[REPORT] = Report(known)
 
@@ -69,7 +75,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     option = metafunc.config.getoption
     names = ("cpu", "cuda") if option("--device") is None else (option("--device"),)
     found = []
-    for implementation in _implementations(option("--implementation"), option("--semantics"), option("--device")):
+    for implementation in metafunc.config.stash[_TIMED]:
         builtin = implementation.name in REGISTERED
         devices = tuple(name for name in names if builtin or name in implementation.devices)
         for setting in settings(implementation.semantics, quick=option("--quick"), devices=devices):
@@ -78,16 +84,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _implementations(name: str | None, semantics: str | None, device: str | None) -> Iterator[Implementation]:
-    try:
-        if name is not None:
-            yield load(name, semantics=semantics, device=device)
-            return
-        for each in REGISTERED:
-            implementation = load(each)
-            if implementation.framework == "torch" and each not in _NOT_TIMED and semantics in (None, implementation.semantics):
-                yield implementation
-    except (ValueError, TypeError, ImportError, AttributeError) as error:
-        raise pytest.UsageError(str(error)) from None
+    if name is not None:
+        yield load(name, semantics=semantics, device=device)
+        return
+    for each in REGISTERED:
+        implementation = load(each)
+        if implementation.framework == "torch" and each not in _NOT_TIMED and semantics in (None, implementation.semantics):
+            yield implementation
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -101,15 +104,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def yardstick(request: pytest.FixtureRequest, implementation: Implementation) -> Implementation:
     """What the implementation is compared with."""
-    name = request.config.getoption("--against")
-    if name is None:
-        name = "torch/permute" if implementation.semantics == "channel" else "torch/layer_norm_chw"
-    try:
-        found = load(name)
-    except (ValueError, TypeError, ImportError, AttributeError) as error:
-        raise pytest.UsageError(str(error)) from None
+    found = request.config.stash[_AGAINST]
+    if found is None:
+        return load("torch/permute" if implementation.semantics == "channel" else "torch/layer_norm_chw")
     if found.semantics != implementation.semantics:
-        pytest.skip(f"--against {name} is declared {found.semantics!r}")
+        pytest.skip(f"--against {found.name} is declared {found.semantics!r}")
     return found
 
 
