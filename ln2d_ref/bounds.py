@@ -142,7 +142,9 @@ def _in_blocks(inputs: Inputs) -> bool:
 
 
 def _expected_in_blocks(inputs: Inputs, arithmetic: DType) -> dict[str, Expected]:
-    """The same expectations, from blocks of pixels that stay in a cache: y and dx bit for bit, dweight and dbias summed in another order.
+    """The same expectations, from blocks of pixels that stay in a cache; sums of float64 may be taken in another order.
+
+    y and dx are the same bit for bit where a block is wider than one pixel.
 
     A block's sums carry the relative error of the whole sum, so that they add up to it.
     """
