@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import math
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-try:
-    import resource
-except ImportError:  # on Windows
-    resource = None  # type: ignore[assignment]
-
 from .ratios import Comparison, compare
 
-__all__ = ["Alternation", "Clock", "on_cpu", "on_cuda"]
+__all__ = ["Alternation", "Clock", "now", "on_cpu", "on_cuda"]
 
 Timed = Callable[[], float]
 """Runs something, and returns how many seconds one run of it took."""
 
 _LEAST_BLOCK = 1e-4
 """Seconds that a timed block lasts at least: below it the timer and the call show."""
-
-_TRIES = 8
-"""Times that a block is run until one is not preempted: a time in which the processor was given to others measures the others."""
-
-_SLICE = 4e-3
-"""Seconds of a scheduler's time slice. A longer call is hardly ever left alone on a busy machine, and is taken as it is."""
 
 _BUSY = 3
 """Times that the scratch memory is filled before a call, so that the device is busy until all of the call has been queued."""
@@ -58,6 +51,7 @@ class Alternation:
         self._timed = dict(timed)
         self._rng = np.random.default_rng(seed)
         self.times: dict[str, list[float]] = {name: [] for name in timed}
+        self._since = time.perf_counter(), _others_waited()
 
     def round(self) -> None:
         """Time every call once, in a drawn order."""
@@ -70,10 +64,15 @@ class Alternation:
         for turn in range(1, continued + 2):
             while len(self.times["yardstick"]) < turn * rounds:
                 self.round()
-            found = compare(*(self.times[name] for name in ("implementation", "yardstick", "control")))
+            found = compare(*(self.times[name] for name in ("implementation", "yardstick", "control")), waiting=self._waiting())
             if found.clear:
                 break
         return found
+
+    def _waiting(self) -> float:
+        """Share of the time since the start that other threads of this process have waited for a processor."""
+        start, waited = self._since
+        return (_others_waited() - waited) / max(time.perf_counter() - start, 1e-9)
 
     def median(self, name: str) -> float:
         """Median time of one of the calls, in seconds."""
@@ -81,33 +80,54 @@ class Alternation:
 
 
 def on_cpu(call: Callable[[], Any]) -> Timed:
-    """Times a call by the wall clock, warm; short ones in blocks of several."""
+    """Times a call by the wall clock, warm, less what this thread waited for a processor; short calls in blocks of several.
+
+    On a busy machine a thread is stopped for several milliseconds in every few. A long call is hit more often than a short one, so
+    that the ratio of the two would be wrong, and no control would show it; Linux tells how long the thread waited.
+    """
 
     def elapsed(count: int) -> float:
-        start = time.perf_counter()
+        start = now()
         for _ in range(count):
             call()
-        return time.perf_counter() - start
+        return max(now() - start, 1e-9)
 
     call()
     once = min(elapsed(1) for _ in range(3))
-    count = max(1, math.ceil(_LEAST_BLOCK / max(once, 1e-9)))
-    tries = _TRIES if once < _SLICE else 1
-
-    def timed() -> float:
-        for _ in range(tries):
-            before = _preemptions()
-            seconds = elapsed(count)
-            if _preemptions() == before:
-                break
-        return seconds / count
-
-    return timed
+    count = max(1, math.ceil(_LEAST_BLOCK / once))
+    return lambda: elapsed(count) / count
 
 
-def _preemptions() -> int:
-    """How often the processor has been taken from this process; always 0 where the system does not tell."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw if resource is not None else 0
+def now() -> float:
+    """The wall clock, in seconds, less what this thread has waited for a processor."""
+    return time.perf_counter() - _waited()
+
+
+def _waited() -> float:
+    """Seconds that this thread has been ready to run and was not run; always 0 where the system does not tell."""
+    file = _schedule(threading.get_ident())
+    return 0.0 if file is None else int(os.pread(file, 64, 0).split()[1]) / 1e9
+
+
+@cache
+def _schedule(thread: int) -> int | None:
+    """Linux's account of the calling thread, kept open, since it is read around every block."""
+    try:
+        return os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+    except OSError:
+        return None
+
+
+def _others_waited() -> float:
+    """The same of all other threads of this process together: what they wait for, this thread waits for, and that is not taken off."""
+    total = 0.0
+    for task in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            if int(task.parent.name) != threading.get_native_id():
+                total += int(task.read_text(encoding="ascii").split()[1]) / 1e9
+        except (OSError, IndexError):  # a thread that has ended
+            continue
+    return total
 
 
 def on_cuda(calls: Sequence[Callable[[], Any]]) -> Timed:

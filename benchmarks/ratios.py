@@ -15,6 +15,9 @@ LEAST_PAIRS = 100
 LARGEST_CONTROL = 0.02
 """A control, which compares the yardstick with itself, that is off by more than this makes a result inconclusive."""
 
+LONGEST_WAIT = 0.05
+"""Share of the time that other threads of the process may wait for a processor. A longer call is hit more often, unseen by the control."""
+
 NARROW = 0.02
 """How near to the median its interval must end before measuring stops."""
 
@@ -47,11 +50,12 @@ class Comparison:
 
     ratio: Ratio
     control: Ratio
+    waiting: float = 0.0
 
     @property
     def conclusive(self) -> bool:
-        """Whether the control is off by at most 2 %."""
-        return abs(np.log(self.control.median)) <= np.log1p(LARGEST_CONTROL)
+        """Whether the control is off by at most 2 %, and other threads waited for a processor during at most 5 % of the time."""
+        return self.waiting <= LONGEST_WAIT and abs(np.log(self.control.median)) <= np.log1p(LARGEST_CONTROL)
 
     @property
     def clear(self) -> bool:
@@ -60,14 +64,14 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """In one word or two."""
+        """In one word or two; a difference that a control may show is none."""
         if self.ratio.pairs < LEAST_PAIRS:
             return "too few pairs"
         if not self.conclusive:
             return "inconclusive"
-        if self.ratio.high < 1.0:
+        if self.ratio.high < 1.0 / (1.0 + LARGEST_CONTROL):
             return "faster"
-        return "slower" if self.ratio.low > 1.0 else "no different"
+        return "slower" if self.ratio.low > 1.0 + LARGEST_CONTROL else "no different"
 
 
 def ratio_of(numerator: Sequence[float], denominator: Sequence[float], *, seed: int = 0) -> Ratio:
@@ -85,9 +89,11 @@ def ratio_of(numerator: Sequence[float], denominator: Sequence[float], *, seed: 
     return Ratio(median, low, high, logs.size)
 
 
-def compare(implementation: Sequence[float], yardstick: Sequence[float], control: Sequence[float], *, seed: int = 0) -> Comparison:
+def compare(
+    implementation: Sequence[float], yardstick: Sequence[float], control: Sequence[float], *, waiting: float = 0.0, seed: int = 0
+) -> Comparison:
     """The comparison that times of the same rounds give; `control` are times of the yardstick, run once more in each round."""
-    return Comparison(ratio_of(implementation, yardstick, seed=seed), ratio_of(control, yardstick, seed=seed))
+    return Comparison(ratio_of(implementation, yardstick, seed=seed), ratio_of(control, yardstick, seed=seed), waiting)
 
 
 def _interval(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from ln2d_ref import Case, Implementation, load
 from ln2d_ref.bounds import expect
 from strategies import search
 
-from .alternation import Alternation, on_cpu
+from .alternation import Alternation, now, on_cpu
 from .bare import bare_loop
 from .ratios import Ratio, ratio_of
 
@@ -48,16 +47,16 @@ def judge(implementation: Implementation, *, cases: int, seed: int, laws: tuple[
     class Watched(search.Examiner):
         def examine(self, case: Case, *, stateful: bool = True) -> None:
             seen.append(case)
-            start = time.perf_counter()
+            start = now()
             try:
                 super().examine(case, stateful=stateful)
             finally:
-                spent[0] += time.perf_counter() - start
+                spent[0] += now() - start
 
-    start = time.perf_counter()
+    start = now()
     with patch.object(search, "Examiner", Watched):
         search.judge(implementation, max_examples=cases, seed=seed, laws=laws)
-    return Judging(seen, time.perf_counter() - start, spent[0])
+    return Judging(seen, now() - start, spent[0])
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,9 @@ def against_bare_loop(implementation: Implementation, *, cases: int, rounds: int
         return runs[-1].seconds
 
     def bare() -> float:
-        start = time.perf_counter()
+        start = now()
         bare_loop(implementation, drawn)
-        return time.perf_counter() - start
+        return now() - start
 
     threads = torch.get_num_threads()
     try:

@@ -10,7 +10,7 @@ from ln2d_ref import Implementation
 
 from .alternation import Alternation, Clock
 from .judging import judged
-from .ratios import LEAST_PAIRS
+from .ratios import LEAST_PAIRS, LONGEST_WAIT
 from .report import Report, regression
 from .settings import Setting
 from .workloads import arguments, copying, workload
@@ -68,13 +68,15 @@ def test_time(
         ratio=[round(value, 4) for value in (ratio.median, ratio.low, ratio.high)],
         pairs=ratio.pairs,
         control=round(comparison.control.median, 4),
+        threads_waited=round(comparison.waiting, 3),
         verdict=comparison.verdict,
         judged=verdict,
     )
     name = f"{implementation.name}-{setting}" + ("" if request.config.getoption("--against") is None else f"-against-{yardstick.name}")
     line = (
         f"{name:<72} {ratio} {comparison.verdict:<12} A/A {comparison.control.median:.3f}  "
-        f"{rate:6.2f} GB/s, {rate / copy_rate:.2f} of a copy  {verdict}"
+        + (f"threads waited {comparison.waiting:.0%}  " if comparison.waiting > LONGEST_WAIT else "")
+        + f"{rate:6.2f} GB/s, {rate / copy_rate:.2f} of a copy  {verdict}"
     )
     before = report.add(name, setting.device, comparison, line)
     percent = request.config.getoption("--regress")

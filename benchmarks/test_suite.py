@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -15,6 +14,7 @@ from ln2d_ref.laws import LAWS
 from ln2d_ref.mutants import mutants
 from strategies import find_violation
 
+from .alternation import now
 from .report import Report
 from .suite import JUDGED, against_bare_loop, judge, reference_cost
 
@@ -121,9 +121,9 @@ def test_cost_as_cases_grow(benchmark: BenchmarkFixture, report: Report, quick: 
     def grown() -> dict[int, float]:
         found = {}
         for count in counts:
-            start = time.perf_counter()
+            start = now()
             cases = len(judge(load(_MAIN), cases=count, seed=0, laws=JUDGED).cases)
-            found[count] = (time.perf_counter() - start) / cases * 1e3
+            found[count] = (now() - start) / cases * 1e3
         return found
 
     costs = benchmark.pedantic(grown)

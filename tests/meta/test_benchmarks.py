@@ -63,11 +63,18 @@ def test_a_control_that_is_off_makes_a_result_inconclusive():
 
 
 @pytest.mark.parametrize(
-    ("ratio", "count", "verdict"), [(0.8, 100, "faster"), (1.25, 100, "slower"), (1.0, 100, "no different"), (2.0, 99, "too few pairs")]
+    ("ratio", "count", "verdict"),
+    [(0.8, 100, "faster"), (1.25, 100, "slower"), (1.0, 100, "no different"), (1.02, 1000, "no different"), (2.0, 99, "too few pairs")],
 )
 def test_verdicts(ratio, count, verdict):
     """In one word or two."""
     assert compare(*noisy(ratio, seed=0, count=count)).verdict == verdict
+
+
+def test_threads_that_wait_make_a_result_inconclusive():
+    """The control cannot show that a long call is stopped more often than a short one."""
+    assert compare(*noisy(2.0, seed=1), waiting=0.04).verdict == "slower"
+    assert compare(*noisy(2.0, seed=1), waiting=0.06).verdict == "inconclusive"
 
 
 def test_an_interval_that_reaches_below_is_no_regression():
