@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -69,15 +70,21 @@ class KnownFault:
 
     def current(self) -> bool:
         """Whether the installed release is one that has the fault."""
-        try:
-            installed = _release(version(self.package))
-        except PackageNotFoundError:
-            return False
-        return _release(self.since) <= installed and (self.until is None or installed < _release(self.until))
+        installed = _installed(self.package)
+        return installed is not None and _release(self.since) <= installed and (self.until is None or installed < _release(self.until))
 
     def pinned_case(self) -> Case:
         """The smallest case that shows it."""
         return Case.load(_CASES / self.pinned)
+
+
+@cache
+def _installed(package: str) -> tuple[int, ...] | None:
+    """Release of an installed package, or None; reading its metadata costs as much as judging a case."""
+    try:
+        return _release(version(package))
+    except PackageNotFoundError:
+        return None
 
 
 def _one_element(case: Case) -> bool:

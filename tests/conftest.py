@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,12 @@ _RUN_BY_DEFAULT = tuple(name for name in REGISTERED)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("ln2d_ref")
-    group.addoption("--implementation", help="a registered name, package.module:attribute or path/to/file.py:attribute")
-    group.addoption("--semantics", choices=SEMANTICS, help="of a bare function or module: channel (default) or sample")
-    group.addoption("--device", choices=("cpu", "cuda"), help="where tensors are placed")
+    with suppress(ValueError):  # benchmarks/conftest.py has these three as well, where both paths are given
+        group.addoption("--implementation", help="a registered name, package.module:attribute or path/to/file.py:attribute")
+    with suppress(ValueError):
+        group.addoption("--semantics", choices=SEMANTICS, help="of a bare function or module: channel (default) or sample")
+    with suppress(ValueError):
+        group.addoption("--device", choices=("cpu", "cuda"), help="where tensors are placed")
     group.addoption("--law", action="append", help="judge this law only (may be repeated)")
 
 
