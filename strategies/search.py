@@ -88,7 +88,6 @@ class Examiner:
     ledger: tuple[KnownFault, ...] = LEDGER
     limit: int | None = None
     cases: int = 0
-    called: bool = False
     found: Violation | None = None
     worst: dict[tuple[str, str], float] = field(default_factory=dict)
     known: Counter[str] = field(default_factory=Counter)
@@ -101,8 +100,7 @@ class Examiner:
 
     def examine(self, case: Case, *, stateful: bool = True) -> None:
         """Judge a case; raise the Violation that it shows, if new, or Unrepeatable if it does not come back."""
-        first, self.called = case.x.size > 0 and not self.called, self.called or case.x.size > 0
-        laws = self.laws if stateful or first else self.stateless  # what is kept for ever is kept at the first call
+        laws = self.laws if stateful else self.stateless
         for entry in self.ledger:
             if entry.crashes and entry.covers(self.implementation.name, case):
                 self.known[entry.name] += 1
