@@ -22,12 +22,13 @@ _REFUSALS = frozenset({"ValueError", "RuntimeError", "TypeError", "NotImplemente
 
 
 class Trial:
-    """Lazy: laws that never ask for an expectation cost none."""
+    """Lazy: laws that never ask for an expectation cost none. `observed` gathers what is worth telling and breaks no law."""
 
     def __init__(self, executor: Executor, implementation: Implementation, case: Case) -> None:
         self.executor = executor
         self.implementation = implementation
         self.case = case
+        self.observed: list[str] = []
 
     @cached_property
     def placed(self) -> Any:
@@ -71,14 +72,8 @@ class Trial:
     def wrong(self, law: str, quantity: str) -> Violation:
         """The violation that this quantity's ratios show."""
         values = self.ratios[quantity]
-        headline, details = wrong_value(quantity, self.expected[quantity], self._actual(quantity), values)
+        headline, details = wrong_value(quantity, self.expected[quantity], array_of(self.outcome, quantity), values)
         return self.violation(law, quantity, headline, **details)
-
-    def _actual(self, quantity: str) -> np.ndarray:
-        array = self.outcome.results[quantity].array
-        if array is None:
-            raise LookupError(f"{quantity} did not come back")
-        return array
 
 
 def expectation(implementation: Implementation, case: Case) -> Mapping[str, Expected]:
@@ -102,3 +97,11 @@ def ratios(outcome: Outcome, expected: Mapping[str, Expected], case: Case) -> di
         if result is not None and result.array is not None and result.array.shape == expected[quantity].value.shape:
             found[quantity] = expected[quantity].ratios(result.array)
     return found
+
+
+def array_of(outcome: Outcome, quantity: str) -> np.ndarray:
+    """The array of a result. LookupError where it did not come back."""
+    array = outcome.results[quantity].array
+    if array is None:
+        raise LookupError(f"{quantity} did not come back")
+    return array

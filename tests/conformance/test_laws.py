@@ -59,5 +59,35 @@ def test_side_effects(implementation, examiner, data):
 
 @given(data=DATA)
 def test_history(implementation, examiner, data):
-    """The same call gives the same again, and an overwritten argument's new values count."""
+    """The same call gives the same again and beside others, and gradients belong to the values at the time of the call."""
+    examine(examiner, data)
+
+
+@given(data=DATA)
+def test_independence(implementation, examiner, data):
+    """No group's values reach another group, and no bias's another channel, even where they overflow."""
+    examine(examiner, data)
+
+
+@given(data=DATA)
+def test_modes(implementation, examiner, data):
+    """no_grad, inference_mode, autocast and float32 parameters beside half inputs leave y right."""
+    examine(examiner, data)
+
+
+@given(data=DATA)
+def test_bad_arguments(implementation, examiner, data):
+    """What is no call of a LayerNorm2d raises an exception that says so."""
+    examine(examiner, data)
+
+
+@given(data=DATA)
+def test_batch_invariance(implementation, examiner, data):
+    """Opt-in: a sample has the same bits alone and in any batch."""
+    examine(examiner, data)
+
+
+@given(data=DATA)
+def test_extreme_range(implementation, examiner, data):
+    """Opt-in: y and the parameters' gradients are right also where squares overflow."""
     examine(examiner, data)
