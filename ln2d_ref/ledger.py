@@ -127,7 +127,7 @@ def _frozen_channels_last(case: Case) -> bool:
 
 
 _ALL, _HALF = tuple(DTYPES), ("float16", "bfloat16")
-_VALUES = ("gradients", "special_values", "degenerate", "layout")
+_VALUES = ("gradients", "special_values", "degenerate", "layout", "modes")
 
 
 def _fault(implementation: str, fault: str, **details: Any) -> KnownFault:
@@ -158,7 +158,7 @@ def _not_exact(implementation: str) -> KnownFault:
     return _fault(
         implementation,
         "one-element groups not exact",
-        laws=("degenerate", "special_values", "layout"),
+        laws=("degenerate", "special_values", "layout", "modes"),
         quantities=("y", "dx", "dweight"),
         dtypes=_ALL,
         when=_one_element,
@@ -181,11 +181,28 @@ def _summed_in_a_chain(implementation: str) -> KnownFault:
         dtypes=("float32", "float64"),
         when=_many_rows,
         ceiling=100,
-        reason="The CPU backward of F.layer_norm adds the rows of a thread one after another: for M rows an error up to M/4 units of roundoff.",
+        reason="The CPU backward of F.layer_norm adds the rows of a thread one after another: for M rows an error up to M/4 roundoffs.",
+    )
+
+
+def _accepted(implementation: str, quantities: tuple[str, ...], reason: str) -> KnownFault:
+    return _fault(
+        implementation,
+        "wrong arguments are answered",
+        laws=("bad_arguments",),
+        quantities=quantities,
+        dtypes=_ALL,
+        when=_always,
+        ceiling=np.inf,
+        reason=reason,
     )
 
 
 _GROUP_NORM = "torch/group_norm"
+_RANKS = ("x of rank 3", "x of rank 5")
+_BROADCAST = tuple(f.format(name) for f in ("long {}", "{} for one channel", "{} with an axis too many") for name in ("weight", "bias"))
+_COMPOSED = "Tensor arithmetic asks for no rank, and broadcasts a parameter of one value, or one value of x, over the other."
+_ANY_RANK = "torch's function takes any rank; the recipe does not ask for 4, and so takes H for C, or a batch for a channel."
 
 LEDGER: tuple[KnownFault, ...] = (
     *_layer_norm("torch/permute"),
@@ -203,6 +220,9 @@ LEDGER: tuple[KnownFault, ...] = (
         ceiling=np.inf,
         reason="F.layer_norm over (C, H, W) needs an affine of shape (C, H, W): the recipe raises unless its affine is off.",
     ),
+    _accepted("torch/composed", (*_RANKS, *_BROADCAST), _COMPOSED),
+    _accepted("torch/composed_float32", (*_RANKS, *_BROADCAST, "integer x"), f"{_COMPOSED} Integers are promoted to float32."),
+    *(_accepted(name, _RANKS, _ANY_RANK) for name in ("torch/layer_norm_chw", "torch/unpermuted", _GROUP_NORM)),
     *_saved_in_half(_GROUP_NORM, ("dx", "dweight"), "The CPU GroupNorm saves mean and rstd in the input's half dtype."),
     _not_exact(_GROUP_NORM),
     _fault(

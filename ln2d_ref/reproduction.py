@@ -78,6 +78,10 @@ for name, value in again.items():
 """
 
 
+_DERIVED = frozenset({"independence", "modes", "bad_arguments", "batch_invariance", "extreme_range"})
+"""Laws that make another call from the case: `check` shows what they found, and a script of the case's own call would not."""
+
+
 def folder_of(root: Path, violation: Violation) -> Path:
     """The one folder for this implementation, law and quantity."""
     parts = (violation.implementation, violation.law, violation.quantity)
@@ -95,12 +99,14 @@ def written_case(root: Path, violation: Violation) -> Case | None:
 def write(violation: Violation, implementation: Implementation, root: Path, *, kept: Case | None = None) -> Path:
     """Write case.json and repro.py, both or neither, unless `kept`, a case that lies there, is as small; the folder's path.
 
-    Sets `violation.reproduce`.
+    repro.py is left out where the case's own call does not show the violation. Sets `violation.reproduce`.
     """
     folder = folder_of(root, violation)
     violation.reproduce = f"python {os.path.relpath(folder / 'repro.py')}"
-    if implementation.source is None or implementation.framework != "torch":
-        violation.reproduce = f"ln2d_ref.check(implementation, ln2d_ref.Case.load({os.path.relpath(folder / 'case.json')!r}))"
+    scripted = implementation.framework == "torch" and violation.law not in _DERIVED
+    if implementation.source is None or not scripted:
+        named = f", laws=({violation.law!r},)" if violation.law in _DERIVED else ""
+        violation.reproduce = f"ln2d_ref.check(implementation, ln2d_ref.Case.load({os.path.relpath(folder / 'case.json')!r}){named})"
     else:
         violation.reproduce += "      (needs only torch and the implementation)"
     if kept is not None and kept.x.size <= violation.case.x.size:
@@ -109,7 +115,7 @@ def write(violation: Violation, implementation: Implementation, root: Path, *, k
     fresh = Path(tempfile.mkdtemp(dir=root, prefix=".writing-"))
     violation.case.save(fresh / "case.json")
     (fresh / "message.txt").write_text(f"{violation}\n", encoding="utf-8")
-    if implementation.framework == "torch":
+    if scripted:
         (fresh / "repro.py").write_text(script(violation, implementation), encoding="utf-8")
     if folder.exists():
         os.replace(folder, fresh.with_suffix(".old"))

@@ -41,7 +41,7 @@ _LAW_CASES: dict[str, dict[str, Any]] = {
 }
 """Arguments of `cases` for the laws that say something about some cases only."""
 
-_CASES_ASIDE = 50
+_CASES_ASIDE = 25
 """Of a search for all laws, for those of calls outside the contract, which depend on values no more."""
 
 
@@ -172,7 +172,9 @@ class Examiner:
     def _kept(self, violation: Violation) -> Violation:
         violation.cases = self.cases
         if self.folder is None:
-            violation.reproduce = "ln2d_ref.check(implementation, violation.case)"
+            law = next((law for law in self.laws if law.name == violation.law), None)
+            named = f", laws=({law.name!r},)" if law is not None and (law.aside or law.opt_in) else ""
+            violation.reproduce = f"ln2d_ref.check(implementation, violation.case{named})"
         else:
             write(violation, self.implementation, self.folder, kept=self._lying(self.folder, violation))
         return violation

@@ -72,7 +72,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the conformance tests of laws that --law does not name, or without it of opt-in ones; keep each implementation's examples under a key of their own."""
+    """Deselect the conformance tests of laws that were not asked for: by --law, or without it of opt-in ones.
+
+    Each implementation's examples are kept under a key of their own.
+    """
     for item in items:
         if "implementation" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.parametrize("implementation", []))  # Hypothesis looks for it; another's example is not shrunk
