@@ -33,7 +33,7 @@ def _history(trial: Trial) -> Iterator[Violation]:
     yield from _recomputed(trial, third, other)
     if trial.executor.graphs and trial.case.requires_grad:
         yield from _differentiated_twice(trial)
-        yield from _overwritten_before_backward(trial, other)
+        yield from _overwritten_before_backward(trial)
     if second.raised is None and third.raised is None:
         yield from _at_once(trial, (first, third), (trial.case, other))
 
@@ -115,12 +115,13 @@ def _differentiated_twice(trial: Trial) -> Iterator[Violation]:
         yield trial.violation("history", quantity, f"{headline} from a second backward over the same graph", **details)
 
 
-def _overwritten_before_backward(trial: Trial, other: Case) -> Iterator[Violation]:
-    """Where x or weight is overwritten in place between call and backward, the gradients are those at the old values, or none are."""
+def _overwritten_before_backward(trial: Trial) -> Iterator[Violation]:
+    """Where x or weight is halved in place between call and backward, the gradients are those at the old values, or none are."""
     for name in ("x", "weight"):
-        if name not in other.arrays:
+        if name not in trial.case.arrays:
             continue
-        outcome = trial.executor.rewrite(trial.placed, name, other.arrays[name])
+        array = trial.case.arrays[name]
+        outcome = trial.executor.rewrite(trial.placed, name, array * array.dtype.type(0.5))  # -x would have x's own dx
         if outcome.raised is not None:
             continue
         for quantity, values in ratios(outcome, trial.expected, trial.case).items():
