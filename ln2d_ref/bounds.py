@@ -6,6 +6,7 @@ docs/bounds.md derives the rules; `Expected` says how a result is held against t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 
 import numpy as np
 
@@ -17,9 +18,15 @@ from .inputs import Inputs
 from .nonfinite import bias_infinity, gradient_rules, y_rule
 from .numbers import Bounded, DoubleDouble, Rounding
 
-__all__ = ["expect"]
+__all__ = ["Bounds", "expect"]
 
 Array = np.ndarray
+
+_WHOLE = 1 << 18
+"""Elements up to which all of x is evaluated at once."""
+
+_BLOCK = 1 << 15
+"""Elements of a block of a larger one."""
 
 _COMPUTED_IN_FLOAT64 = 1.0 + 2.0**-40
 """Covers the rounding of the bounds' own arithmetic."""
@@ -43,24 +50,27 @@ def expect(
     inputs = Inputs(x, eps, semantics, weight=weight, bias=bias, **({} if dy is None else {"dy": dy}))
     if inputs.arrays["x"].size == 0:
         return _empty(inputs)
-    return _Bounds(inputs, arithmetic_of(dtype_of(x), arithmetic)).expected()
+    if _in_blocks(inputs):
+        return _expected_in_blocks(inputs, arithmetic_of(dtype_of(x), arithmetic))
+    return Bounds(inputs, arithmetic_of(dtype_of(x), arithmetic)).expected()
 
 
-class _Bounds:
+class Bounds:
     """The bounds of one set of inputs."""
 
-    def __init__(self, inputs: Inputs, arithmetic: DType) -> None:
+    def __init__(self, inputs: Inputs, arithmetic: DType, *, terms: int = 0) -> None:
         self.inputs, self.arithmetic = inputs, arithmetic
-        self.rounding = Rounding.of(arithmetic)
+        self.rounding = Rounding.of(arithmetic, terms=terms)
+        self.sums: dict[str, tuple[Bounded, bool]] = {}
 
     def expected(self) -> dict[str, Expected]:
         """Expectations of all quantities."""
         inputs, axes = self.inputs, self.inputs.axes
-        x, (weight, bias, dy) = self._bounded("x"), (self._optional(name) for name in ("weight", "bias", "dy"))
+        x, (weight, bias, dy) = self.bounded("x"), (self.optional(name) for name in ("weight", "bias", "dy"))
         with np.errstate(all="ignore"):
             s = formulas.statistics(x, inputs.eps, axes)
             outside = value_contract(x, s, weight, axes, self.arithmetic)
-            y = self._rounded("x", formulas.forward(s, weight, bias), y_rule(inputs), outside)
+            y = self.rounded("x", formulas.forward(s, weight, bias), y_rule(inputs), outside)
             infinity = bias_infinity(inputs)
             if infinity is not None:
                 y.value[infinity] = np.broadcast_to(inputs.arrays["bias"], inputs.x_shape)[infinity]
@@ -68,34 +78,39 @@ class _Bounds:
             if dy is not None:
                 rules = gradient_rules(inputs)
                 outside = gradient_contract(x, s, dy, weight, axes, self.arithmetic, outside)
-                expected["dx"] = self._rounded("x", formulas.input_gradient(s, dy, weight, axes), rules["dx"], outside)
+                expected["dx"] = self.rounded("x", formulas.input_gradient(s, dy, weight, axes), rules["dx"], outside)
                 if weight is not None:
-                    dweight = formulas.weight_gradient(s, dy, inputs.affine("weight"))
-                    expected["dweight"] = self._rounded("weight", dweight, rules["dweight"], bool(np.any(outside)))
+                    self.sums["weight"] = formulas.weight_gradient(s, dy, inputs.affine("weight")), bool(np.any(outside))
                 if bias is not None:
-                    dbias = formulas.bias_gradient(dy, inputs.affine("bias"))
-                    free = sum_contract(dy, self.arithmetic)
-                    expected["dbias"] = self._rounded("bias", dbias, rules["dbias"], free)
+                    self.sums["bias"] = formulas.bias_gradient(dy, inputs.affine("bias")), sum_contract(dy, self.arithmetic)
+                if not self.rounding.terms:
+                    expected |= {f"d{name}": self.rounded(name, sum_, rules[f"d{name}"], free) for name, (sum_, free) in self.sums.items()}
         if inputs.single:
             expected |= {name: self._single(name, expected[name]) for name in expected.keys() - {"dbias"}}
         return expected
 
-    def _optional(self, name: str) -> Bounded | None:
-        return self._bounded(name) if name in self.inputs.arrays else None
+    def optional(self, name: str) -> Bounded | None:
+        """An argument as a bounded number, or None where it is absent."""
+        return self.bounded(name) if name in self.inputs.arrays else None
 
-    def _bounded(self, name: str) -> Bounded:
+    def bounded(self, name: str) -> Bounded:
+        """An argument as a bounded number."""
         values = self.inputs.clean(name)
         flushable = self.inputs.dtypes[name] is not DTYPES["float16"] or self.arithmetic is DTYPES["float16"]
         return Bounded.given(DoubleDouble(values) if self.inputs.wide else values, self.rounding, flushable=flushable)
 
-    def _rounded(self, like: str, number: Bounded, rule: Array | None, outside: Array | bool) -> Expected:
-        """Expectation of a number rounded into the result's dtype, in the shape of the argument that it is like."""
+    def rounded(self, like: str, number: Bounded, rule: Array | None, outside: Array | bool, addends: Array | float = 0.0) -> Expected:
+        """Expectation of a number rounded into the result's dtype, in the shape of the argument that it is like.
+
+        `addends` are the magnitudes of parts that may each have been rounded into that dtype before they were added.
+        """
         result = self.inputs.dtypes[like]
-        error = number.error * _COMPUTED_IN_FLOAT64 + result.smallest_subnormal
+        error = number.error * _COMPUTED_IN_FLOAT64
+        error += result.smallest_subnormal
         if result is not self.arithmetic:
-            error = error + result.roundoff * number.reach
+            error += result.roundoff * (number.reach + addends)
         if result.name != "float16" or self.arithmetic is result:
-            error = error + self.rounding.flush
+            error += self.rounding.flush
         error[np.isnan(error)] = np.inf
         low: Array | float
         if isinstance(number.value, DoubleDouble):
@@ -120,6 +135,47 @@ class _Bounds:
         bound = np.where(np.abs(value) < self.rounding.flush, np.abs(value), 0.0)
         rule = None if general.rule is None else np.where(general.rule == NONFINITE, FREE, general.rule)
         return Expected(value, 0.0, bound, general.dtype, rule)
+
+
+def _in_blocks(inputs: Inputs) -> bool:
+    """Whether to evaluate some pixels at a time: a large input of channel semantics, all finite, computed in float64."""
+    large = inputs.arrays["x"].size > _WHOLE and inputs.axes == (1,)
+    return large and not (inputs.nonfinite or inputs.wide or inputs.single)
+
+
+def _expected_in_blocks(inputs: Inputs, arithmetic: DType) -> dict[str, Expected]:
+    """The same expectations, from blocks of pixels that stay in a cache; sums of float64 may be taken in another order.
+
+    y and dx are the same bit for bit where a block is wider than one pixel.
+
+    A block's sums carry the relative error of the whole sum, so that they add up to it.
+    """
+    n, c, h, w = inputs.x_shape
+    quantities = ("y", "dx") if "dy" in inputs.arrays else ("y",)
+    values, errors = ({name: np.empty((n, c, 1, h * w)) for name in quantities} for _ in range(2))
+    rules: dict[str, Array] = {}
+    sums: dict[str, tuple[Bounded, bool]] = {}
+    samples = max(1, _BLOCK // (c * h * w))
+    pixels = max(1, _BLOCK // c)
+    for first, start in product(range(0, n, samples), range(0, h * w, pixels)):
+        place = (slice(first, first + samples), slice(None), slice(None), slice(start, start + pixels))
+        block = Bounds(inputs.part(place), arithmetic, terms=n * h * w)
+        for name, found in block.expected().items():
+            values[name][place], errors[name][place] = found.value, found.bound
+            if found.rule is not None:
+                rules.setdefault(name, np.zeros((n, c, 1, h * w), np.uint8))[place] = found.rule
+        for name, (part, free) in block.sums.items():
+            so_far, freed = sums.get(name, (None, False))
+            sums[name] = part if so_far is None else part.joined(so_far), free or freed
+    expected = {
+        name: Expected(values[name].reshape(n, c, h, w), 0.0, errors[name].reshape(n, c, h, w), inputs.dtypes["x"], rule)
+        for name in quantities
+        for rule in (rules[name].reshape(n, c, h, w) if name in rules else None,)
+    }
+    whole = Bounds(inputs, arithmetic)
+    if "bias" in sums:
+        sums["bias"] = sums["bias"][0], sum_contract(whole.bounded("dy"), arithmetic)
+    return expected | {f"d{name}": whole.rounded(name, total, None, free) for name, (total, free) in sums.items()}
 
 
 def _empty(inputs: Inputs) -> dict[str, Expected]:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from .case import Case
-from .implementations import as_implementation, executor_for
-from .laws import Law, Trial, select
+from .implementations import Executor, Implementation, as_implementation, executor_for
+from .laws import LAWS, Law, Trial, select
 from .violation import Violation
 
-__all__ = ["check", "violations"]
+__all__ = ["check", "compare", "violations"]
 
 
 def check(implementation: Any, case: Case, *, laws: tuple[str, ...] | None = None) -> None:
@@ -21,8 +21,10 @@ def check(implementation: Any, case: Case, *, laws: tuple[str, ...] | None = Non
     unknown.
     """
     judged = as_implementation(implementation, semantics=case.semantics)
+    executor = executor_for(judged)
     selected = tuple(law for law in select(laws) if laws is not None or not law.aside)
-    for violation in violations(Trial(executor_for(judged), judged, case), selected):
+    for violation in violations(Trial(executor, judged, case), selected):
+        compare(violation, executor, judged)
         raise violation
 
 
@@ -31,3 +33,15 @@ def violations(trial: Trial, laws: tuple[Law, ...]) -> Iterator[Violation]:
     for law in laws:
         if law.applies(trial.case):
             yield from law.violations(trial)
+
+
+def compare(violation: Violation, executor: Executor, implementation: Implementation) -> None:
+    """Let a compiled implementation's violation say whether aot_eager, the same graph run op by op, breaks the same law."""
+    simpler = getattr(executor, "simpler", None)
+    if simpler is None:
+        return
+    again = violations(Trial(simpler, implementation, violation.case), (LAWS[violation.law],))
+    if any(other.quantity == violation.quantity for other in again):
+        violation.compiled = "aot_eager is wrong too: the function or its decomposition, not the generated code"
+    else:
+        violation.compiled = "aot_eager is right: the code that inductor generates"

@@ -4,6 +4,9 @@ With L = largest/2⁴ and l = smallest normal·2⁴ of the arithmetic, and n the
 
     values      n·max|x| <= L,  n²·max d² <= L,  l <= rstd <= L,  rstd·max|w|·max|x| <= L,  rstd·|w| >= l for each w but 0
     gradients   l <= rstd³ <= L, and n·max|x|, n²·max d² and rstd³, each times max|g|, <= L, and rstd³·max|g| >= l unless g is 0
+    derivatives of order k, for F the product of 1 or the largest magnitude, whichever is larger, of each of weight, dy and the
+                directions, and f that of 1 or the smallest but 0, whichever is smaller:
+                rstd^(2k + 1)·F <= L, rstd^(2k + 1)·f >= l, n·max|x|·F <= L and n²·max d²·F <= L, as 1/sqrt(v) is differentiated k times
 
 where d and rstd are taken as large as rounding may make them.
 """
@@ -18,7 +21,7 @@ from .dtypes import DType
 from .formulas import Statistics
 from .numbers import Bounded
 
-__all__ = ["gradient_contract", "sum_contract", "value_contract"]
+__all__ = ["derivative_contract", "gradient_contract", "sum_contract", "value_contract"]
 
 Array = np.ndarray
 _MARGIN = 2.0**4
@@ -87,6 +90,19 @@ def gradient_contract(
     own = _largest(dy.size if weight is None else dy.size * weight.size, axes)
     smallest_product = s.rstd.size**3 * np.where(own > 0, np.minimum(own, 1.0), 1.0)
     return outside | ~((products <= limit) & (smallest_product >= least))
+
+
+def derivative_contract(
+    x: Bounded, s: Statistics, factors: list[Array], order: int, axes: tuple[int, ...], arithmetic: DType, outside: Array | bool
+) -> Array | bool:
+    """Groups outside the contract for derivatives of this order; `factors` are the magnitudes of weight, dy and the directions."""
+    limit, least, count = arithmetic.largest / _MARGIN, arithmetic.smallest_normal * _MARGIN, _count(x, axes)
+    largest = math.prod(max(1.0, float(factor.max(initial=0.0))) for factor in factors)
+    smallest = math.prod(_least(factor) for factor in factors)
+    power = 2 * order + 1
+    inside = (s.rstd.reach**power * largest <= limit) & (s.rstd.size**power * smallest >= least)
+    inside &= (count * _largest(x.size, axes) * largest <= limit) & ((count * _largest(_deviation(s), axes)) ** 2 * largest <= limit)
+    return outside | ~inside
 
 
 def sum_contract(dy: Bounded, arithmetic: DType) -> bool:

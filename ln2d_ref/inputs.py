@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,15 @@ class Inputs:
             if not finite.all():
                 self.nonfinite[name] = ~finite
             self.arrays[name] = values
+
+    def part(self, place: tuple[slice, ...]) -> Inputs:
+        """Some samples and pixels of inputs that are all finite, with H and W laid together: a place in an (N, C, 1, H·W) array."""
+        part = copy(self)
+        n, c, h, w = self.x_shape
+        part.arrays = {name: array if name in _PARAMETERS else array.reshape(n, c, 1, h * w)[place] for name, array in self.arrays.items()}
+        part.x_shape = part.arrays["x"].shape
+        part.shapes = {name: shape if name in _PARAMETERS else part.x_shape for name, shape in self.shapes.items()}
+        return part
 
     def clean(self, name: str) -> Array:
         """Float64 values with the non-finite ones put to 0."""

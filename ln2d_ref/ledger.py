@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from .dtypes import DTYPES
 from .semantics import group_axes
 from .violation import Violation
 
-__all__ = ["LEDGER", "KnownFault", "known_fault", "stale"]
+__all__ = ["LEDGER", "KnownFault", "known_fault", "resembling", "stale"]
 
 _CASES = Path(__file__).parent / "known_cases"
 
@@ -54,13 +55,13 @@ class KnownFault:
     until: str | None = None
     crashes: bool = False
 
-    def matches(self, violation: Violation) -> bool:
-        """Whether this entry explains the violation."""
+    def matches(self, violation: Violation, *, implementation: str | None = None) -> bool:
+        """Whether this entry explains the violation, or would if it were this implementation's."""
         return (
             violation.law in self.laws
             and violation.quantity in self.quantities
             and violation.ratio <= self.ceiling
-            and self.covers(violation.implementation, violation.case)
+            and self.covers(implementation or violation.implementation, violation.case)
         )
 
     def covers(self, implementation: str, case: Case) -> bool:
@@ -69,15 +70,21 @@ class KnownFault:
 
     def current(self) -> bool:
         """Whether the installed release is one that has the fault."""
-        try:
-            installed = _release(version(self.package))
-        except PackageNotFoundError:
-            return False
-        return _release(self.since) <= installed and (self.until is None or installed < _release(self.until))
+        installed = _installed(self.package)
+        return installed is not None and _release(self.since) <= installed and (self.until is None or installed < _release(self.until))
 
     def pinned_case(self) -> Case:
         """The smallest case that shows it."""
         return Case.load(_CASES / self.pinned)
+
+
+@cache
+def _installed(package: str) -> tuple[int, ...] | None:
+    """Release of an installed package, or None; reading its metadata costs as much as judging a case."""
+    try:
+        return _release(version(package))
+    except PackageNotFoundError:
+        return None
 
 
 def _one_element(case: Case) -> bool:
@@ -88,13 +95,16 @@ def _always(case: Case) -> bool:
     return True
 
 
-def _root_overflows_half(case: Case) -> bool:
-    """Whether 1/sqrt(var + eps) of some group exceeds float16's range."""
+def _exceeds_half(case: Case) -> bool:
+    """Whether 1/sqrt(var + eps), or that times the largest |dy·weight|·x̂², comes within 2⁴ of float16's range."""
     if case.x.size == 0:
         return False
     x = np.where(np.isfinite(case.x), case.x, 0).astype(np.float64)
-    least = x.var(axis=group_axes(case.semantics)).min(initial=np.inf) + case.eps
-    return bool(least < 2 * DTYPES["float16"].largest ** -2)  # 2: the variance is rounded too
+    axes = group_axes(case.semantics)
+    deviation = np.abs(x - x.mean(axis=axes, keepdims=True))
+    root = 1 / np.sqrt(x.var(axis=axes, keepdims=True) + case.eps)
+    g = np.prod([np.abs(np.nan_to_num(a.astype(np.float64))).max() for a in (case.dy, case.weight) if a is not None])
+    return bool((root * np.maximum(1, g * np.maximum(1, deviation * root) ** 2)).max() > DTYPES["float16"].largest / 2**4)
 
 
 def _many_rows(case: Case) -> bool:
@@ -126,8 +136,14 @@ def _frozen_channels_last(case: Case) -> bool:
     return _channels_last(case) and "x" not in case.requires_grad and bool(case.requires_grad)
 
 
-_ALL, _HALF = tuple(DTYPES), ("float16", "bfloat16")
+def _bias_only(case: Case) -> bool:
+    return case.requires_grad == ("bias",) and case.weight is None
+
+
+_ALL, _HALF, _FULL = tuple(DTYPES), ("float16", "bfloat16"), ("float32", "float64")
 _VALUES = ("gradients", "special_values", "degenerate", "layout", "modes")
+_HIGHER = ("ddy", "ddx", "ddweight", "tangent", "tdx", "tdweight", "dddy", "dddx", "dddweight", "ttangent")
+_BATCHED = ("vmap_y", "vmap_dx", "vmap_dweight", "vmap_dbias")
 
 
 def _fault(implementation: str, fault: str, **details: Any) -> KnownFault:
@@ -138,7 +154,7 @@ def _fault(implementation: str, fault: str, **details: Any) -> KnownFault:
 
 
 def _saved_in_half(implementation: str, quantities: tuple[str, ...], reason: str) -> tuple[KnownFault, KnownFault]:
-    """Gradients from statistics that were rounded to half; from rstd = 65504 up they are infinite in float16."""
+    """Gradients from statistics that were rounded to half; near the limit of float16 they are infinite or NaN."""
     common = {"laws": _VALUES, "reason": reason}
     return (
         _fault(implementation, "half gradients", quantities=quantities, dtypes=_HALF, when=_always, ceiling=2e4, **common),
@@ -147,11 +163,24 @@ def _saved_in_half(implementation: str, quantities: tuple[str, ...], reason: str
             "half gradients not finite",
             quantities=tuple(quantity for quantity in quantities if quantity != "dbias"),
             dtypes=("float16",),
-            when=_root_overflows_half,
+            when=_exceeds_half,
             ceiling=np.inf,
             **common,
         ),
     )
+
+
+def _derivatives(implementation: str, fault: str, quantities: tuple[str, ...], **details: Any) -> KnownFault:
+    """An entry of `derivatives`; by default in full precision, for every case and errors of any size."""
+    common = {"dtypes": _FULL, "when": _always, "ceiling": np.inf, **details}
+    return _fault(implementation, fault, laws=("derivatives",), quantities=quantities, **common)
+
+
+def _half_derivatives(implementation: str, reason: str) -> tuple[KnownFault, KnownFault]:
+    """Derivatives whose intermediate values are rounded to half; float16's overflow."""
+    names = (*_HIGHER, *_BATCHED)
+    infinite = _derivatives(implementation, "float16 derivatives", names, dtypes=("float16",), reason=reason)
+    return infinite, _derivatives(implementation, "bfloat16 derivatives", names, dtypes=("bfloat16",), ceiling=1e7, reason=reason)
 
 
 def _not_exact(implementation: str) -> KnownFault:
@@ -167,9 +196,28 @@ def _not_exact(implementation: str) -> KnownFault:
     )
 
 
+def _decomposed(implementation: str, operator: str) -> tuple[KnownFault, KnownFault]:
+    reason = f"The decomposition of {operator} rounds mean and rstd to the input's half dtype, and the backward computes from them."
+    return _saved_in_half(implementation, ("dx", "dweight"), reason)
+
+
 def _layer_norm(implementation: str) -> tuple[KnownFault, ...]:
     reason = "The CPU backward of F.layer_norm keeps mean, rstd and the sums of dweight and dbias in the input's half dtype."
-    return (*_saved_in_half(implementation, ("dx", "dweight", "dbias"), reason), _not_exact(implementation))
+    halved = "Double backward, forward mode and vmap of F.layer_norm go on in half, from statistics saved in half."
+    third = "The double backward of F.layer_norm takes its saved mean and rstd for constants when it is differentiated."
+    nested = "The forward-mode formula of F.layer_norm takes mean and rstd for constants when it is differentiated."
+    return (
+        *_saved_in_half(implementation, ("dx", "dweight", "dbias"), reason),
+        _not_exact(implementation),
+        *_half_derivatives(implementation, halved),
+        _derivatives(implementation, "third order", ("dddx",), reason=third),
+        _derivatives(implementation, "nested forward", ("ttangent",), reason=nested),
+    )
+
+
+def _bias_alone_lost(implementation: str) -> KnownFault:
+    reason = "The double backward of F.layer_norm with a bias, no weight and a frozen x returns None for dy."
+    return _derivatives(implementation, "no double backward of the bias alone", ("ddy",), dtypes=_ALL, when=_bias_only, reason=reason)
 
 
 def _summed_in_a_chain(implementation: str) -> KnownFault:
@@ -181,7 +229,7 @@ def _summed_in_a_chain(implementation: str) -> KnownFault:
         dtypes=("float32", "float64"),
         when=_many_rows,
         ceiling=100,
-        reason="The CPU backward of F.layer_norm adds the rows of a thread one after another: for M rows an error up to M/4 roundoffs.",
+        reason="The CPU backward of F.layer_norm adds a thread's rows one after another: for M rows up to M/4 units of roundoff.",
     )
 
 
@@ -206,8 +254,10 @@ _ANY_RANK = "torch's function takes any rank; the recipe does not ask for 4, and
 
 LEDGER: tuple[KnownFault, ...] = (
     *_layer_norm("torch/permute"),
+    _bias_alone_lost("torch/permute"),
     _summed_in_a_chain("torch/permute"),
     *_layer_norm("torch/layer_norm_chw"),
+    _bias_alone_lost("torch/layer_norm_chw"),
     _summed_in_a_chain("torch/layer_norm_chw"),
     *_layer_norm("torch/unpermuted"),
     _fault(
@@ -225,6 +275,21 @@ LEDGER: tuple[KnownFault, ...] = (
     *(_accepted(name, _RANKS, _ANY_RANK) for name in ("torch/layer_norm_chw", "torch/unpermuted", _GROUP_NORM)),
     *_saved_in_half(_GROUP_NORM, ("dx", "dweight"), "The CPU GroupNorm saves mean and rstd in the input's half dtype."),
     _not_exact(_GROUP_NORM),
+    *_half_derivatives(_GROUP_NORM, "Double backward, forward mode and vmap of F.group_norm go on in half, from statistics saved in half."),
+    _derivatives(
+        _GROUP_NORM,
+        "forward mode of uncentred sums",
+        ("tdx", "tdweight", "ttangent"),
+        ceiling=1e6,
+        reason="The forward-mode formula subtracts terms of the size of the mean: the error grows with (mean/spread)².",
+    ),
+    _derivatives(
+        _GROUP_NORM,
+        "derivatives from the one-pass variance for channels_last",
+        ("primal", *_HIGHER),
+        when=_channels_last,
+        reason="They start from the statistics of the channels_last kernel, E[x²] - E[x]².",
+    ),
     _fault(
         _GROUP_NORM,
         "one-pass variance for channels_last",
@@ -266,6 +331,19 @@ LEDGER: tuple[KnownFault, ...] = (
         reason="The channels_last backward writes dx without asking whether it is wanted: segmentation fault.",
         crashes=True,
     ),
+    *_decomposed("compile/permute", "native_layer_norm"),
+    *_decomposed("compile/layer_norm_chw", "native_layer_norm"),
+    *_decomposed("compile/group_norm", "native_group_norm"),
+    _fault(
+        "compile/group_norm",
+        "division by zero where H·W = 0",
+        laws=("result",),
+        quantities=("y",),
+        dtypes=_ALL,
+        when=lambda case: _no_pixels(case) and "x" in case.requires_grad,
+        ceiling=np.inf,
+        reason="The decomposition of native_group_norm_backward takes 1.0 / (H·W·C), in Python: ZeroDivisionError while compiling.",
+    ),
 )
 """What is known of the releases that were judged; docs/findings.md tells each in words."""
 
@@ -273,6 +351,15 @@ LEDGER: tuple[KnownFault, ...] = (
 def known_fault(violation: Violation, ledger: tuple[KnownFault, ...] = LEDGER) -> KnownFault | None:
     """The entry that explains a violation, or None."""
     return next((entry for entry in ledger if entry.matches(violation)), None)
+
+
+def resembling(violation: Violation, ledger: tuple[KnownFault, ...] = LEDGER) -> KnownFault | None:
+    """An entry of another implementation that looks like a violation: same semantics, law, quantity, dtype and kind of case, or None."""
+    for entry in ledger:
+        alike = entry.implementation != violation.implementation and entry.matches(violation, implementation=entry.implementation)
+        if alike and entry.pinned_case().semantics == violation.case.semantics:
+            return entry
+    return None
 
 
 def stale(shown: Callable[[str, Case], Iterator[Violation]], ledger: tuple[KnownFault, ...] = LEDGER) -> list[KnownFault]:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import os
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from .case import ARGUMENTS, Case
+from .case import Case
+from .directions import directions, members
 from .dtypes import dtype_of
 from .implementations.implementation import Implementation
-from .layout import place
+from .layout import Layout, place
+from .signature import Signature
 from .violation import Violation
 
-__all__ = ["folder_of", "write", "written_case"]
+__all__ = ["folder_of", "how_to_reproduce", "write", "written_case"]
 
 _TEMPLATE = '''\
 """{headline}
@@ -40,6 +44,9 @@ arguments = {{
 {arguments}
 }}
 torch.set_num_threads({threads})
+{body}{verdict}'''
+
+_CALL = """\
 requires_grad = {requires_grad}
 for name in requires_grad:
     arguments[name].requires_grad_()
@@ -63,10 +70,31 @@ for name, value in results.items():
 for name, tensor in arguments.items():
     if not torch.equal(tensor.detach().nan_to_num(), before[name].nan_to_num()):
         print(name, "was changed by the call")
-{verdict}'''
+"""
+
+_WAY = """\
+from typing import Any
+
+
+{source}
+
+first_direction = {{
+{first}
+}}
+second_direction = {{
+{second}
+}}
+batch = {{
+{batch}
+}}
+print({headline!r})
+results = {way}(fn, arguments, {eps!r}, first_direction, second_direction, batch)
+for name, value in results.items():
+    print(name, "is", f"{{value.dtype}}{{list(value.shape)}}" if isinstance(value, torch.Tensor) else type(value).__name__)
+"""
 
 _VALUE_VERDICT = """\
-got, expected, bound = results[{quantity!r}][{index}].double().item(), {expected!r}, {bound!r}
+got, expected, bound = {got}, {expected!r}, {bound!r}
 print("{quantity}[{at}] =", got, "  expected", expected, "+-", bound)
 """
 
@@ -83,8 +111,8 @@ _DERIVED = frozenset({"independence", "modes", "bad_arguments", "batch_invarianc
 
 
 def folder_of(root: Path, violation: Violation) -> Path:
-    """The one folder for this implementation, law and quantity."""
-    parts = (violation.implementation, violation.law, violation.quantity)
+    """The one folder for this implementation (in one semantics), law and quantity."""
+    parts = (violation.implementation, violation.case.semantics, violation.law, violation.quantity)
     return root / ".".join(re.sub(r"[^A-Za-z0-9_-]+", "-", part).strip("-") for part in parts)
 
 
@@ -96,26 +124,18 @@ def written_case(root: Path, violation: Violation) -> Case | None:
         return None
 
 
-def write(violation: Violation, implementation: Implementation, root: Path, *, kept: Case | None = None) -> Path:
-    """Write case.json and repro.py, both or neither, unless `kept`, a case that lies there, is as small; the folder's path.
+def write(violation: Violation, implementation: Implementation, root: Path) -> Path:
+    """Write case.json, message.txt and, where a script shows it, repro.py, all or none, over whatever lies there; the folder's path.
 
-    repro.py is left out where the case's own call does not show the violation. Sets `violation.reproduce`.
+    Sets `violation.reproduce`.
     """
     folder = folder_of(root, violation)
-    violation.reproduce = f"python {os.path.relpath(folder / 'repro.py')}"
-    scripted = implementation.framework == "torch" and violation.law not in _DERIVED
-    if implementation.source is None or not scripted:
-        named = f", laws=({violation.law!r},)" if violation.law in _DERIVED else ""
-        violation.reproduce = f"ln2d_ref.check(implementation, ln2d_ref.Case.load({os.path.relpath(folder / 'case.json')!r}){named})"
-    else:
-        violation.reproduce += "      (needs only torch and the implementation)"
-    if kept is not None and kept.x.size <= violation.case.x.size:
-        return folder
+    violation.reproduce = how_to_reproduce(violation, implementation, root)
     root.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=root, prefix=".writing-"))
     violation.case.save(fresh / "case.json")
     (fresh / "message.txt").write_text(f"{violation}\n", encoding="utf-8")
-    if scripted:
+    if _scripted(violation, implementation):
         (fresh / "repro.py").write_text(script(violation, implementation), encoding="utf-8")
     if folder.exists():
         os.replace(folder, fresh.with_suffix(".old"))
@@ -124,36 +144,87 @@ def write(violation: Violation, implementation: Implementation, root: Path, *, k
     return folder
 
 
+def _scripted(violation: Violation, implementation: Implementation) -> bool:
+    return implementation.framework != "numpy" and violation.law not in _DERIVED
+
+
+def how_to_reproduce(violation: Violation, implementation: Implementation, root: Path) -> str:
+    """The line of a message that names the script, or the case file where there is no script."""
+    folder = folder_of(root, violation)
+    if implementation.source is None or not _scripted(violation, implementation):
+        named = f", laws=({violation.law!r},)" if violation.law in _DERIVED else ""
+        return f"ln2d_ref.check(implementation, ln2d_ref.Case.load({os.path.relpath(folder / 'case.json')!r}){named})"
+    alone = "" if "ln2d_ref" in _loading(implementation)[1] else "      (needs only torch and the implementation)"
+    return f"python {os.path.relpath(folder / 'repro.py')}{alone}"
+
+
 def script(violation: Violation, implementation: Implementation) -> str:
     """The text of repro.py."""
     case = violation.case
-    lines = []
-    for name in ARGUMENTS:
-        array = getattr(case, name)
-        if array is not None:
-            storage = place(array, case.laid_out(name))
-            data = base64.b64encode(storage.buffer.view(np.uint8).tobytes()).decode("ascii")
-            where = f"torch.{dtype_of(array).name}, {storage.shape}, {storage.strides}, {storage.offset}"
-            lines.append(f'    "{name}": argument({where}, "{data}"),  # {_readable(array)}')
     verdict = _STATE_VERDICT if violation.law == "history" else ""
     if violation.worst is not None and violation.expected is not None:
         value, bound = violation.expected
-        verdict = _VALUE_VERDICT.format(
-            quantity=violation.quantity, index=violation.worst, at=", ".join(map(str, violation.worst)), expected=value, bound=bound
-        ) + (verdict or "raise SystemExit(not abs(got - expected) <= bound)\n")
+        got = f"results[{violation.quantity!r}][{violation.worst}].double().item()"
+        if violation.way is not None:  # a gradient without path is 0
+            got = f"0.0 if results[{violation.quantity!r}] is None else {got}"
+        at = ", ".join(map(str, violation.worst))
+        verdict = _VALUE_VERDICT.format(quantity=violation.quantity, got=got, at=at, expected=value, bound=bound) + (
+            verdict or "raise SystemExit(not abs(got - expected) <= bound)\n"
+        )
     imports, load = _loading(implementation)
+    if implementation.framework == "compile":
+        load += f"fn = torch.compile(fn, fullgraph=True, dynamic={Signature.of(case).dynamic})\n"
+    headline = violation.headline.replace("\\", "\\\\")
     return _TEMPLATE.format(
-        headline=violation.headline.replace("\\", "\\\\"),
+        headline=headline,
         message=str(violation).partition("\n")[2].replace("\\", "\\\\"),
         imports=imports,
         load=load,
         device=case.device,
-        arguments="\n".join(lines),
+        arguments=_arguments({name: (array, _layout(violation, name)) for name, array in case.arrays.items()}),
         threads=case.threads,
-        requires_grad=repr(case.requires_grad),
-        eps=case.eps,
+        body=_body(violation, headline),
         verdict=verdict,
     )
+
+
+def _body(violation: Violation, headline: str) -> str:
+    """What is called: the implementation and its backward, or the way of differentiating or batching, quoted."""
+    case = violation.case
+    if violation.way is None:
+        return _CALL.format(headline=headline, requires_grad=repr(case.requires_grad), eps=case.eps)
+    from .implementations.transforms import WAYS
+
+    first, second = ({name: (array, Layout()) for name, array in directions(case, which).items()} for which in (0, 1))
+    both = members(case, parameters="parameters" in violation.way)
+    names = [name for name in case.arrays if "parameters" in violation.way or name in ("x", "dy")]
+    batch = {name: (np.stack([member.arrays[name] for member in both]), Layout()) for name in names}
+    return _WAY.format(
+        source=inspect.getsource(WAYS[violation.way]),
+        first=_arguments(first),
+        second=_arguments(second),
+        batch=_arguments(batch) if violation.way.startswith("vmap") else "",
+        headline=headline,
+        way=WAYS[violation.way].__name__,
+        eps=case.eps,
+    )
+
+
+def _layout(violation: Violation, name: str) -> Layout:
+    """The argument's layout; contiguous where torch would make no dual tensor of it."""
+    layout = violation.case.laid_out(name)
+    return Layout() if layout.expanded and "forward" in (violation.way or "") else layout
+
+
+def _arguments(given: Mapping[str, tuple[np.ndarray, Layout]]) -> str:
+    """Lines of a dictionary of tensors, each over its own storage in its layout."""
+    lines = []
+    for name, (array, layout) in given.items():
+        storage = place(array, layout)
+        data = base64.b64encode(storage.buffer.view(np.uint8).tobytes()).decode("ascii")
+        where = f"torch.{dtype_of(array).name}, {storage.shape}, {storage.strides}, {storage.offset}"
+        lines.append(f'    "{name}": argument({where}, "{data}"),  # {_readable(array)}')
+    return "\n".join(lines)
 
 
 def _readable(array: np.ndarray) -> str:

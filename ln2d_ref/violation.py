@@ -28,7 +28,10 @@ class Violation(AssertionError):
     extent           how many elements are wrong, or None
     worst, expected  index of the worst element, and the value and bound there, where there are such
     cases            number of cases up to the first failure, where it was searched for
+    hint             what a reader may want to know beside, or None
     reproduce        how to see it again, where something was written
+    way              how it was differentiated or batched, where that is beyond a call and its backward
+    compiled         whether the fault lies in generated code, where the implementation is a compiled one
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Violation(AssertionError):
         extent: str | None = None,
         worst: tuple[int, ...] | None = None,
         expected: tuple[float, float] | None = None,
+        way: str | None = None,
     ) -> None:
         self.law = law
         self.quantity = quantity
@@ -54,7 +58,10 @@ class Violation(AssertionError):
         self.worst = worst
         self.expected = expected
         self.cases: int | None = None
+        self.hint: str | None = None
         self.reproduce: str | None = None
+        self.way = way
+        self.compiled: str | None = None
         super().__init__(headline)
 
     def __str__(self) -> str:
@@ -65,13 +72,17 @@ class Violation(AssertionError):
             "call": f"{self.implementation.rpartition(':')[2].rpartition('/')[2]}({summary(case)})",
             "extent": self.extent,
             "input": _described_input(case, self.worst),
-            "found": f"after {self.cases} cases" if self.cases else None,
+            "compiled": self.compiled,
+            "found": f"after {self.cases} case{'s' * (self.cases > 1)}" if self.cases else None,
+            "hint": self.hint,
             "reproduce": self.reproduce,
         }
         return "\n".join([self.headline, *(f"  {name:<14}  {text}" for name, text in lines.items() if text)])
 
 
-def wrong_value(quantity: str, expected: Expected, actual: np.ndarray, ratios: np.ndarray) -> tuple[str, dict[str, Any]]:
+def wrong_value(
+    quantity: str, expected: Expected, actual: np.ndarray, ratios: np.ndarray, *, group_of_one: bool = False
+) -> tuple[str, dict[str, Any]]:
     """Headline, and the details of a Violation, for a quantity with some ratio above 1."""
     worst = tuple(int(k) for k in np.unravel_index(int(np.argmax(ratios)), ratios.shape))
     got, value, bound = float(actual[worst]), float(expected.value[worst]), float(expected.bound[worst])
@@ -84,6 +95,8 @@ def wrong_value(quantity: str, expected: Expected, actual: np.ndarray, ratios: n
     else:
         times = f" ({ratios[worst]:.3g} times the bound)" if np.isfinite(ratios[worst]) else ""
         plus_minus = f" ± {bound:.2g}" if bound else " exactly"
+        if group_of_one and not bound:
+            plus_minus += " (x - mean is 0 in a group of one)"
         headline = f"{where}, but should be {_resolved(value, bound)}{plus_minus}{times}"
     wrong = int(np.count_nonzero(ratios > 1.0))
     extent = f"{wrong} of {ratios.size} elements" + ("; worst shown" if wrong > 1 else "")

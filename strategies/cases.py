@@ -15,6 +15,7 @@ from ln2d_ref.dtypes import DTYPES
 from ln2d_ref.implementations.implementation import AFFINE_COMBINATIONS
 from ln2d_ref.layout import Layout
 from ln2d_ref.semantics import SEMANTICS, group_axes
+from ln2d_ref.signature import Signature
 
 from .arguments import some_of
 from .draws import chances, choices, integers, unrepeating, weighted
@@ -22,6 +23,7 @@ from .epsilons import epsilons
 from .layouts import layouts
 from .parameters import BIASES, GRADIENTS, WEIGHTS, cancelling_bias
 from .shapes import SHAPE_KINDS, shapes
+from .signatures import layouts_within, shapes_within
 from .values import REGIMES, Setting, fill, rounded
 
 __all__ = ["cases"]
@@ -60,6 +62,7 @@ def cases(
     allow_contiguous: bool = True,
     allow_strided: bool = True,
     max_elements: int = 8200,
+    within: Signature | None = None,
 ) -> Case:
     """Cases that a right implementation must pass; shrink towards a small contiguous one; values drawn one by one, towards small multiples.
 
@@ -69,6 +72,7 @@ def cases(
     shape_kinds, regimes                 names in shapes.SHAPE_KINDS and values.REGIMES; without "nonfinite" all is finite
     allow_contiguous, allow_strided      whether all arguments may be contiguous, and whether any may be strided
     max_elements                         of x (a rare shape has more)
+    within                               a compile signature, which then decides all of these but regimes and max_elements
     Raises InvalidArgument for any other value.
     """
     semantics, dtypes = some_of("semantics", semantics, SEMANTICS), some_of("dtypes", dtypes, tuple(DTYPES))
@@ -79,17 +83,21 @@ def cases(
         raise InvalidArgument("allow_contiguous and allow_strided are both False, but one must be True")
     if max_elements < 64:
         raise InvalidArgument(f"max_elements is {max_elements!r}, but must be at least 64")
+    if within is not None:
+        semantics, dtypes, affine, eps, devices = (within.semantics,), (within.dtype,), (within.affine,), within.eps, (within.device,)
+        affine_shape = "element" if within.element else "channel"
     which = draw(choices(semantics), label="semantics")
     dtype = draw(choices(dtypes), label="dtype")
     elements = max(64, max_elements // 4) if dtype == "float64" else max_elements  # double-double costs ten times as much
-    shape = draw(shapes(which, kinds=shape_kinds, max_elements=elements), label="shape")
+    drawn_shapes = shapes(which, kinds=shape_kinds, max_elements=elements) if within is None else shapes_within(within, elements)
+    shape = draw(drawn_shapes, label="shape")
     parameter = shape[1:] if affine_shape == "element" and which == "sample" else shape[1:2]
     combination = draw(choices(affine), label="affine")
     drawn_eps = draw(epsilons(), label="eps") if eps is None else float(eps)
     if not (isinstance(drawn_eps, float) and 0 <= drawn_eps < float("inf")):
         raise InvalidArgument(f"eps is {eps!r}, but must be None or a finite number >= 0")
     plan = _Plan(shape, parameter, dtype, which, drawn_eps, combination)
-    laid_out = draw(_layouts(plan, allow_contiguous, allow_strided), label="layouts")
+    laid_out = draw(_layouts(plan, allow_contiguous, allow_strided) if within is None else layouts_within(within), label="layouts")
     size = int(np.prod(shape, dtype=np.int64))
     one_by_one = (
         draw(integers(0, 2), label="one by one") == 2
@@ -107,11 +115,17 @@ def cases(
         eps=_usable_eps(plan, arrays["x"]),
         semantics=which,
         layouts={name: layout for name, layout in laid_out.items() if name in arrays},
-        requires_grad=_SUBSETS[0] if draw(chances(3), label="subset") is False else draw(choices(_SUBSETS), label="requires_grad"),
+        requires_grad=draw(_subsets()) if within is None else within.requires_grad,
         device=draw(choices(devices), label="device"),
-        threads=draw(choices((1, 1, 2)), label="threads"),
+        threads=draw(choices((1, 1, 2)), label="threads") if within is None else within.threads,
         regime=regime,
     )
+
+
+@st.composite
+def _subsets(draw: st.DrawFn) -> tuple[str, ...]:
+    """What requires grad: everything in two cases of three."""
+    return _SUBSETS[0] if draw(chances(3), label="subset") is False else draw(choices(_SUBSETS), label="requires_grad")
 
 
 @st.composite

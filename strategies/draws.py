@@ -28,7 +28,13 @@ def integers(low: int, high: int) -> st.SearchStrategy[int]:
 
 
 def choices(options: tuple[T, ...]) -> st.SearchStrategy[T]:
-    """One of the options, uniformly; shrinks towards the first."""
+    """One of the options, which are hashable, uniformly; shrinks towards the first."""
+    return _choices(options, repr(options))
+
+
+@lru_cache(maxsize=1024)
+def _choices(options: tuple[T, ...], shown: str) -> st.SearchStrategy[T]:
+    """Kept, since Hypothesis examines each new strategy at length; `shown` tells (1, 0) from (1.0, False), which are equal."""
     return integers(0, len(options) - 1).map(options.__getitem__)
 
 

@@ -7,9 +7,9 @@ from hypothesis.errors import InvalidArgument
 
 from .draws import choices, integers
 
-__all__ = ["epsilons"]
+__all__ = ["COMMON", "epsilons"]
 
-_COMMON = (1e-5, 1e-6, 1e-3, 1e-8, 1e-12, 1e-2, 1.0)
+COMMON = (1e-5, 1e-6, 1e-3, 1e-8, 1e-12, 1e-2, 1.0)
 
 
 @st.composite
@@ -17,7 +17,7 @@ def epsilons(draw: st.DrawFn, *, min_value: float = 1e-12, max_value: float = 1.
     """One half the common values within the bounds, one half log-uniform between them; shrink towards 1e-5."""
     if not 0 < min_value <= max_value < float("inf"):
         raise InvalidArgument(f"min_value is {min_value!r} and max_value {max_value!r}, but 0 < min_value <= max_value must hold")
-    common = tuple(eps for eps in _COMMON if min_value <= eps <= max_value)
+    common = tuple(eps for eps in COMMON if min_value <= eps <= max_value)
     if common and draw(integers(0, 1), label="log-uniform eps") == 0:
         return draw(choices(common), label="eps")
     fraction = draw(integers(0, 1000), label="log eps") / 1000

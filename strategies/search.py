@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,17 +17,19 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
 from ln2d_ref import Case, Implementation, Violation
-from ln2d_ref.check import violations
+from ln2d_ref.check import compare, violations
 from ln2d_ref.implementations import as_implementation, executor_for
 from ln2d_ref.laws import Law, Trial, select
-from ln2d_ref.ledger import LEDGER, KnownFault, known_fault
+from ln2d_ref.ledger import LEDGER, KnownFault, known_fault, resembling
 from ln2d_ref.reproduction import write, written_case
+from ln2d_ref.signature import Signature
 
 from .cases import cases
-from .draws import chances
+from .draws import chances, choices
+from .signatures import rounds_for, signatures
 from .values import FINITE_REGIMES
 
-__all__ = ["Examiner", "Report", "Unrepeatable", "find_violation", "judge", "law_cases"]
+__all__ = ["Examiner", "Report", "Unrepeatable", "find_violation", "judge", "law_cases", "search"]
 
 _LAW_CASES: dict[str, dict[str, Any]] = {
     "value": {"regimes": FINITE_REGIMES, "shape_kinds": ("small", "medium", "tile", "rows")},
@@ -34,6 +37,7 @@ _LAW_CASES: dict[str, dict[str, Any]] = {
     "special_values": {"regimes": ("nonfinite",), "shape_kinds": ("small", "medium", "tile", "single")},
     "degenerate": {"regimes": FINITE_REGIMES, "shape_kinds": ("single", "empty")},
     "layout": {"allow_contiguous": False},
+    "derivatives": {"regimes": FINITE_REGIMES, "shape_kinds": ("small", "medium"), "max_elements": 64},
     "independence": {"regimes": FINITE_REGIMES, "shape_kinds": ("small", "medium", "tile")},
     "bad_arguments": {"regimes": ("normal",), "shape_kinds": ("small",)},
     "batch_invariance": {"shape_kinds": ("small", "medium", "tile", "rows")},
@@ -80,12 +84,16 @@ class Report:
 
 @dataclass
 class Examiner:
-    """Judges one case after another; remembers the first new violation's law and quantity, and the smallest case for it."""
+    """Judges one case after another; remembers the first new violation's law and quantity, and the smallest case for it.
+
+    `limit` is the number of cases after which it has seen enough, if it found nothing.
+    """
 
     implementation: Implementation
     laws: tuple[Law, ...]
     folder: Path | None = None
     ledger: tuple[KnownFault, ...] = LEDGER
+    limit: int | None = None
     cases: int = 0
     found: Violation | None = None
     worst: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -104,17 +112,24 @@ class Examiner:
             if entry.crashes and entry.covers(self.implementation.name, case):
                 self.known[entry.name] += 1
                 return
+        if self.implementation.framework == "compile" and self.found is not None and Signature.of(case) != Signature.of(self.found.case):
+            return  # a smaller case of another signature runs another graph
         if self.found is None:
             self.cases += 1
         violation = self._first_new(case, laws)
         if violation is None:
             return
-        if not self._shows(violation.case, violation, laws):
+        if self._shown(violation.case, violation, laws) is None:
             violation = _unrepeated(violation)
             self._record(violation)
             raise Unrepeatable(violation)
         self._record(violation)
         raise violation
+
+    @property
+    def enough(self) -> bool:
+        """Whether no more cases are wanted."""
+        return self.limit is not None and self.found is None and self.cases >= self.limit
 
     def verdict(self, error: BaseException | None = None) -> Violation | None:
         """The violation to report after a search ended, with this error or none."""
@@ -148,43 +163,66 @@ class Examiner:
         if trial.outcome.raised is not None and trial.excusable():
             self.observations[f"refused a shape with {trial.outcome.raised.type}"] += 1
         self.observations.update(trial.observed)
-        if "expected" not in trial.__dict__:
-            return
-        for quantity, worst in trial.worst.items():
+        judged: dict[str, float] = {}
+        undecided: list[str] = []
+        if "expected" in trial.__dict__:
+            judged |= trial.worst
+            undecided += [name for name in trial.worst if trial.expected[name].undecided]
+        if "derived" in trial.__dict__:
+            judged |= trial.derived.worst
+            undecided += trial.derived.undecided
+            self.observations.update(trial.derived.refused)
+        for quantity, worst in judged.items():
             if quantity not in violated and worst <= 1.0:
                 key = (quantity, trial.case.dtype)
                 self.worst[key] = max(worst, self.worst.get(key, 0.0))
                 target(worst, label=f"error/bound of {quantity}")
-            if trial.expected[quantity].undecided:
-                self.observations[f"{quantity} undecided in some elements"] += 1
+        self.observations.update(f"{quantity} undecided in some elements" for quantity in undecided)
         event(f"layout {'contiguous' if trial.case.contiguous else 'strided'}")
 
-    def _shows(self, case: Case, violation: Violation, laws: tuple[Law, ...]) -> bool:
-        """Whether a case shows the same law broken in the same quantity."""
+    def _shown(self, case: Case, violation: Violation, laws: tuple[Law, ...]) -> Violation | None:
+        """The same law broken in the same quantity by a case, or None."""
         trial = Trial(self.executor, self.implementation, case)
-        return any(_key(other) == _key(violation) for other in violations(trial, laws))
+        return next((other for other in violations(trial, laws) if _key(other) == _key(violation)), None)
 
     def _record(self, violation: Violation) -> None:
-        violation.cases = self.cases
-        if self.found is None or violation.case.x.size <= self.found.case.x.size:
-            self.found = self._kept(violation)
+        if self.found is None:
+            violation = self._smallest(violation)
+        elif violation.case.x.size > self.found.case.x.size:
+            return
+        self.found = self._kept(violation)
+
+    def _smallest(self, violation: Violation) -> Violation:
+        """This, or what a case as small, that an earlier run left for this law and quantity, still shows."""
+        case = None if self.folder is None else written_case(self.folder, violation)
+        if case is None or case.device != violation.case.device or case.x.size > violation.case.x.size:
+            return violation
+        return self._shown(case, violation, self.laws) or violation
 
     def _kept(self, violation: Violation) -> Violation:
         violation.cases = self.cases
+        violation.hint = self._hint(violation)
+        compare(violation, self.executor, self.implementation)
         if self.folder is None:
             law = next((law for law in self.laws if law.name == violation.law), None)
             named = f", laws=({law.name!r},)" if law is not None and (law.aside or law.opt_in) else ""
-            violation.reproduce = f"ln2d_ref.check(implementation, violation.case{named})"
+            violation.reproduce = f"ln2d_ref.check(implementation, report.violation.case{named}) raises it"
         else:
-            write(violation, self.implementation, self.folder, kept=self._lying(self.folder, violation))
+            write(violation, self.implementation, self.folder)
         return violation
 
-    def _lying(self, folder: Path, violation: Violation) -> Case | None:
-        """The case that an earlier run left for this law and quantity, if it still shows the violation."""
-        case = written_case(folder, violation)
-        if case is None or (self.found is not None and _key(self.found) == _key(violation)):
-            return case
-        return case if case.device == violation.case.device and self._shows(case, violation, self.laws) else None
+    def _hint(self, violation: Violation) -> str | None:
+        """What a reader may want to know: that a known fault looks like this, or that another declaration would allow it."""
+        if self.implementation.framework == "torch" and (entry := resembling(violation, self.ledger)) is not None:
+            return f"resembles {entry.name!r} (docs/findings.md), which calling the same kernel brings along"
+        if violation.law == "history":
+            return None
+        if violation.case.dtype in ("float16", "bfloat16") and self.implementation.arithmetic != "input" and violation.expected is not None:
+            lenient = replace(self.implementation, arithmetic="input")
+            trial = Trial(self.executor, lenient, violation.case)
+            if all(_key(other) != _key(violation) for other in violations(trial, self.laws)):
+                return 'right for Implementation(..., arithmetic="input"), which declares that it computes in its input\'s dtype'
+        return None
 
 
 def _key(violation: Violation) -> tuple[str, str]:
@@ -205,13 +243,17 @@ def _unrepeated(violation: Violation) -> Violation:
         extent=violation.extent,
         worst=violation.worst,
         expected=violation.expected,
+        way=violation.way,
     )
 
 
-def law_cases(implementation: Implementation, law: str | None = None, **arguments: Any) -> st.SearchStrategy[tuple[Case, bool]]:
+def law_cases(
+    implementation: Implementation, law: str | None = None, *, rotation: int = 0, rounds: int = 1, **arguments: Any
+) -> st.SearchStrategy[tuple[Case, bool]]:
     """Cases within an implementation's contract, about which a law says something, with whether to judge stateful laws too.
 
-    None means any law; stateful ones, which run the implementation three times more, are then judged on every fourth case.
+    None means any law; stateful ones, which run the implementation three times more, are then judged on every fourth case. Cases of a
+    compiled implementation lie in so many rounds of signatures, other ones for another rotation.
     """
     declared = {
         "semantics": implementation.semantics,
@@ -221,7 +263,12 @@ def law_cases(implementation: Implementation, law: str | None = None, **argument
         "eps": implementation.eps,
         "devices": implementation.devices,
     }
-    drawn = cases(**{**declared, **_LAW_CASES.get(law or "", {}), **arguments})
+    settled = {**declared, **_LAW_CASES.get(law or "", {}), **arguments}
+    if implementation.framework == "compile":
+        chosen = signatures(implementation, law, seed=rotation, rounds=rounds)
+        drawn = choices(chosen).flatmap(lambda signature: cases(**settled, within=signature))
+    else:
+        drawn = cases(**settled)
     return st.tuples(drawn, st.just(True) if law is not None else chances(4))
 
 
@@ -231,7 +278,7 @@ def judge(
     semantics: str | None = None,
     max_examples: int = 1000,
     seed: int | None = None,
-    laws: Sequence[str] | None = None,
+    laws: str | Sequence[str] | None = None,
 ) -> Report:
     """Search for a violation; the report of what was found. It writes no file.
 
@@ -239,17 +286,17 @@ def judge(
     semantics        None for the implementation's own; ValueError where it contradicts that
     max_examples     number of cases
     seed             the same seed gives the same answer, in another process too; None for a fresh one
-    laws             names of the laws to judge; None for all that are not opt-in; ValueError for an unknown name
+    laws             name or names of the laws to judge; None for all that are not opt-in; ValueError for an unknown name
     """
     judged = as_implementation(implementation, semantics=semantics)
-    selected = select(None if laws is None else tuple(laws))
+    selected = select(None if laws is None else (laws,) if isinstance(laws, str) else tuple(laws))
     if max_examples < 1:
         raise ValueError(f"max_examples is {max_examples!r}, but must be at least 1")
     aside = tuple(law for law in selected if law.aside)
-    report = _searched(judged, tuple(law for law in selected if not law.aside) or aside, max_examples, seed)
+    report = search(judged, tuple(law for law in selected if not law.aside) or aside, max_examples, seed)
     if report.violation is not None or len(aside) in (0, len(selected)):
         return report
-    later = _searched(judged, aside, min(max_examples, _CASES_ASIDE), seed)
+    later = search(judged, aside, min(max_examples, _CASES_ASIDE), seed)
     return replace(
         report,
         violation=later.violation,
@@ -258,33 +305,35 @@ def judge(
     )
 
 
-def _searched(judged: Implementation, selected: tuple[Law, ...], max_examples: int, seed: int | None) -> Report:
-    """One search for these laws."""
+def search(implementation: Implementation, laws: tuple[Law, ...], max_examples: int, seed: int | None, *, shrink: bool = True) -> Report:
+    """`judge` after its arguments are checked; without `shrink` the first violation is reported as it was found."""
     # No target phase: measured, it spends half of the cases on variations of one, and rare sizes are then found half as often.
-    examiner = Examiner(judged, selected)
-    drawn = law_cases(judged, selected[0].name if len(selected) == 1 else None)
+    examiner = Examiner(implementation, laws)
+    law = laws[0].name if len(laws) == 1 else None
+    rotation = random.SystemRandom().getrandbits(32) if seed is None else seed
+    drawn = law_cases(implementation, law, rotation=rotation, rounds=rounds_for(max_examples))
 
     @settings(
         max_examples=max_examples,
         database=None,
         deadline=None,
         derandomize=False,
-        phases=(Phase.generate, Phase.shrink),
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
         print_blob=False,
     )
     @hypothesis.given(drawn)
-    def search(drawn: tuple[Case, bool]) -> None:
+    def run(drawn: tuple[Case, bool]) -> None:
         case, stateful = drawn
         examiner.examine(case, stateful=stateful)
 
     if seed is not None:
-        search = hypothesis.seed(seed)(search)
+        run = hypothesis.seed(seed)(run)
     violation = None
     try:
         with _nothing_written():
-            search()
+            run()
     except (Violation, Unrepeatable, Flaky) as error:
         violation = examiner.verdict(error)
     return examiner.report(violation)
@@ -307,7 +356,7 @@ def find_violation(
     semantics: str | None = None,
     max_examples: int = 1000,
     seed: int | None = None,
-    laws: Sequence[str] | None = None,
+    laws: str | Sequence[str] | None = None,
 ) -> Violation | None:
     """The smallest case found on which an implementation is wrong, as a Violation, or None; arguments as in `judge`."""
     return judge(implementation, semantics=semantics, max_examples=max_examples, seed=seed, laws=laws).violation

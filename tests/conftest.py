@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import random
+import zlib
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 from hypothesis import HealthCheck, Phase
 from hypothesis.errors import Flaky
 
-from ln2d_ref import Violation
-from ln2d_ref.implementations import REGISTERED, load
+from ln2d_ref import Implementation, Violation
+from ln2d_ref.implementations import REGISTERED, load, unavailable
 from ln2d_ref.laws import LAWS, select
 from ln2d_ref.semantics import SEMANTICS
 from strategies.search import Examiner, Unrepeatable
@@ -31,44 +35,58 @@ hypothesis.settings.register_profile("ci", max_examples=100, phases=_PHASES, der
 hypothesis.settings.register_profile("fuzz", max_examples=20_000, **_COMMON)
 hypothesis.settings.load_profile("dev")
 
+JUDGED: pytest.StashKey[list[Any]] = pytest.StashKey()
+EXAMINED: pytest.StashKey[list[Examiner]] = pytest.StashKey()
 KNOWN: pytest.StashKey[Counter[str]] = pytest.StashKey()
+ROTATION: pytest.StashKey[int] = pytest.StashKey()
 INTERRUPTED: pytest.StashKey[list[Violation]] = pytest.StashKey()
 _RUN_BY_DEFAULT = tuple(name for name in REGISTERED)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("ln2d_ref")
-    group.addoption("--implementation", help="a registered name, package.module:attribute or path/to/file.py:attribute")
-    group.addoption("--semantics", choices=SEMANTICS, help="of a bare function or module: channel (default) or sample")
-    group.addoption("--device", choices=("cpu", "cuda"), help="where tensors are placed")
+    with suppress(ValueError):  # benchmarks/conftest.py has these three as well, where both paths are given
+        group.addoption("--implementation", help="a registered name, package.module:attribute or path/to/file.py:attribute")
+    with suppress(ValueError):
+        group.addoption("--semantics", choices=SEMANTICS, help="of a bare function or module: channel (default) or sample")
+    with suppress(ValueError):
+        group.addoption("--device", choices=("cpu", "cuda"), help="where tensors are placed")
     group.addoption("--law", action="append", help="judge this law only (may be repeated)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[KNOWN] = Counter()
+    config.stash[EXAMINED] = []
     config.stash[INTERRUPTED] = []
-    if config.getoption("--law"):
-        try:
-            select(tuple(config.getoption("--law")))
-        except ValueError as error:
-            raise pytest.UsageError(str(error)) from None
+    try:
+        select(tuple(config.getoption("--law") or ()))
+        config.stash[JUDGED] = _judged(config)
+    except (ValueError, TypeError, ImportError, AttributeError) as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each law and implementation."""
-    if "implementation" not in metafunc.fixturenames:
-        return
-    option = metafunc.config.getoption
-    name, semantics, device = option("--implementation"), option("--semantics"), option("--device")
+    if "implementation" in metafunc.fixturenames:
+        judged = metafunc.config.stash[JUDGED]
+        metafunc.parametrize("implementation", judged, ids=lambda each: getattr(each, "name", None))
+
+
+def _judged(config: pytest.Config) -> list[Any]:
+    """The implementation that --implementation names, or all built-in ones."""
+    name, semantics, device = (config.getoption(option) for option in ("--implementation", "--semantics", "--device"))
+    if name is not None:
+        return [load(name, semantics=semantics, device=device)]
+    judged = [_of_all(each, device) for each in _RUN_BY_DEFAULT]
+    return [each for each in judged if semantics is None or semantics == getattr(each, "semantics", semantics)]
+
+
+def _of_all(name: str, device: str | None) -> Any:
+    """A registered implementation, or where what it needs is not installed, a parameter that skips and says so."""
     try:
-        if name is not None:
-            judged = [load(name, semantics=semantics, device=device)]
-        else:
-            judged = [load(each, device=device if each.startswith("torch/") else None) for each in _RUN_BY_DEFAULT]
-            judged = [each for each in judged if semantics in (None, each.semantics)]
-    except (ValueError, TypeError, ImportError, AttributeError) as error:
-        raise pytest.UsageError(str(error)) from None
-    metafunc.parametrize("implementation", judged, ids=[each.name for each in judged])
+        return load(name, device=None if name.startswith("numpy/") else device)
+    except ImportError as error:
+        return pytest.param(None, id=name, marks=pytest.mark.skip(reason=f"{name}: {error}"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -91,17 +109,36 @@ def _law_of(item: pytest.Item) -> str | None:
     return function.removeprefix("test_") if "implementation" in getattr(item, "fixturenames", ()) and function[5:] in LAWS else None
 
 
-@pytest.fixture
-def examiner(request: pytest.FixtureRequest, implementation) -> Examiner:
-    """Judges one implementation by one law, and writes what it finds."""
-    if "cuda" in implementation.devices and implementation.framework == "torch":
-        import torch
+@pytest.fixture(scope="session")
+def rotation(request: pytest.FixtureRequest) -> int:
+    """Which compile signatures a run judges: fixed by --hypothesis-seed or a derandomized profile, else others each time."""
+    seed = request.config.getoption("--hypothesis-seed")
+    if seed is None:
+        return 0 if hypothesis.settings.default.derandomize else random.SystemRandom().getrandbits(16)
+    return int(seed) if seed.isdecimal() else zlib.crc32(seed.encode())
 
-        if not torch.cuda.is_available():
-            pytest.skip("--device cuda, but torch finds no CUDA device")
-    found = Examiner(implementation, select((_law_of(request.node),)), FOLDER)
+
+@pytest.fixture
+def examiner(request: pytest.FixtureRequest, implementation, rotation) -> Examiner:
+    """Judges one implementation by one law, and writes what it finds."""
+    reason = unavailable(implementation)
+    if reason is not None:
+        pytest.skip(reason)
+    if implementation.framework == "compile":
+        request.config.stash[ROTATION] = rotation
+    found = Examiner(implementation, select((_law_of(request.node),)), FOLDER, limit=_limit(implementation))
     request.node.stash[EXAMINER] = found
     return found
+
+
+_SHARES = {"triton": 8, "cuda": 4}
+"""Kernels that are interpreted or emulated on the CPU, up to 100 times as slow, are judged on one in so many of a profile's cases."""
+
+
+def _limit(implementation) -> int | None:
+    """Number of cases for a law, or None for all of the profile's."""
+    share = _SHARES.get(implementation.name.partition("/")[0])
+    return max(1, hypothesis.settings.default.max_examples // share) if share and implementation.devices == ("cpu",) else None
 
 
 EXAMINER: pytest.StashKey[Examiner] = pytest.StashKey()
@@ -127,6 +164,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function):
         examiner = pyfuncitem.stash.get(EXAMINER, None)
         if examiner is not None:
             pyfuncitem.config.stash[KNOWN].update(examiner.known)
+            pyfuncitem.config.stash[EXAMINED].append(examiner)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -143,8 +181,27 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for violation in config.stash[INTERRUPTED]:
         terminalreporter.section("found before the interruption, and not yet at its smallest")
         terminalreporter.line(str(violation))
+    if config.stash[EXAMINED]:
+        terminalreporter.section("judged")
+    for implementation in config.stash[JUDGED]:
+        if mine := [examiner for examiner in config.stash[EXAMINED] if examiner.implementation is implementation]:
+            terminalreporter.line(_covered(implementation, mine))
+    if ROTATION in config.stash:
+        terminalreporter.line(f"compile signatures: --hypothesis-seed={config.stash[ROTATION]} draws the same again")
     known = config.stash[KNOWN]
     if known:
         terminalreporter.section("known faults (docs/findings.md)")
         for name, count in sorted(known.items()):
             terminalreporter.line(f"{name}: met {count} times")
+
+
+def _covered(implementation: Implementation, examiners: list[Examiner]) -> str:
+    """What a pass covered: cases, and what was declared or assumed."""
+    worst = max((ratio for examiner in examiners for ratio in examiner.worst.values()), default=0.0)
+    shape = "(C, H, W)" if implementation.affine_shape == "element" else "(C,)"
+    arithmetic = "at least float32" if implementation.arithmetic == "float32" else "the dtype of x"
+    return (
+        f"{implementation.name}: {sum(examiner.cases for examiner in examiners)} cases, worst error at {worst:.2f} of the bound; "
+        f"{implementation.semantics}, affine {'/'.join(implementation.affine)} of {shape}, {'/'.join(implementation.dtypes)}, "
+        f"computed in {arithmetic}, {'/'.join(implementation.devices)}"
+    )

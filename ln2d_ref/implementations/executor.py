@@ -11,23 +11,29 @@ from ..case import Case
 from ..outcome import Outcome
 from .implementation import Implementation
 
-__all__ = ["Executor", "executor_for"]
+__all__ = ["Executor", "executor_for", "unavailable"]
 
 
 class Executor(Protocol):
     """Runs one implementation. A `placed` case is opaque: the framework's tensors over storages that can be run on again.
 
-    `modes` names the modes that a call can be made in, and `graphs` says whether one call can be differentiated twice, and later.
+    `ways` names the higher derivatives and the like that the framework offers, as laws/derivatives.py calls them; `modes` the modes
+    that a call can be made in; `offers` which of these it can do: "attempt" any call, differentiate a "graph" again or later, and
+    call in "threads" at once.
     """
 
+    ways: tuple[str, ...]
     modes: tuple[str, ...]
-    graphs: bool
+    offers: frozenset[str]
 
     def place(self, case: Case) -> Any:
         """Fresh storages that hold the case's arguments in their layouts, between guard gaps of poison."""
 
     def run(self, placed: Any) -> Outcome:
         """Call and differentiate once, on the same tensors each time, and tell what happened."""
+
+    def derive(self, case: Case, way: str) -> Outcome:
+        """Differentiate or batch in one of `ways`, on fresh storages: results by quantity, of type NoneType for a gradient without path."""
 
     def overwrite(self, placed: Any, case: Case) -> None:
         """Put other values of the same shapes into the same storages, with no trace that the framework could see."""
@@ -46,11 +52,36 @@ class Executor(Protocol):
 
 
 def executor_for(implementation: Implementation) -> Executor:
-    """Executor of the implementation's framework. ModuleNotFoundError where the framework is not installed."""
+    """Executor of the implementation's framework.
+
+    ModuleNotFoundError where the framework is not installed, RuntimeError where there is nothing to compile with.
+    """
     if implementation.framework == "numpy":
         from .numpy import NumpyExecutor
 
         return NumpyExecutor(implementation)
+    if implementation.framework == "compile":
+        from .compiled import CompiledExecutor
+
+        reason = unavailable(implementation)
+        if reason is not None:
+            raise RuntimeError(f"{implementation.name} cannot run here: {reason}")
+        return CompiledExecutor(implementation)
     from .torch import TorchExecutor
 
     return TorchExecutor(implementation)
+
+
+def unavailable(implementation: Implementation) -> str | None:
+    """Why this machine cannot run an implementation where it is declared to run, or None."""
+    if implementation.framework == "numpy":
+        return None
+    import torch
+
+    if "cuda" in implementation.devices and not torch.cuda.is_available():
+        return "--device cuda, but torch finds no CUDA device"
+    if implementation.framework == "compile":
+        from .compiled import missing
+
+        return next(filter(None, map(missing, implementation.devices)), None)
+    return None

@@ -12,7 +12,7 @@ from ..semantics import group_axes
 __all__ = ["AFFINE_COMBINATIONS", "Implementation"]
 
 AFFINE_COMBINATIONS = ("both", "weight", "bias", "none")
-_FRAMEWORKS = ("torch", "numpy")
+_FRAMEWORKS = ("torch", "compile", "numpy")
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class Implementation:
     devices        "cpu", "cuda"
     arithmetic     "float32" (at least that; float64 stays float64) or "input" (it computes in its input's dtype)
     deterministic  whether the same call gives the same bits
-    framework      "torch", or "numpy": then gradients come from an attribute `fn.vjp(dy, x, weight, bias, eps) -> (dx, dweight, dbias)`,
-                   and are not judged where there is none
+    framework      "torch"; "compile", where fn is a torch function and torch.compile(fn, fullgraph=True) is judged, compiled afresh for
+                   each compile signature (signature.py); or "numpy", where gradients come from an attribute
+                   `fn.vjp(dy, x, weight, bias, eps) -> (dx, dweight, dbias)`, and are not judged where there is none
     source         how a reproducing script gets hold of it; filled in by `load`
 
     Raises TypeError where fn is not callable, ValueError for any value that is not listed here.

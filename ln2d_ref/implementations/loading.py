@@ -24,6 +24,16 @@ REGISTERED: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
         "torch/layer_norm_chw": ("eager:layer_norm_chw", {"semantics": "sample", "affine_shape": "element"}),
         "torch/group_norm": ("eager:group_norm", {"semantics": "sample"}),
         "torch/unpermuted": ("eager:unpermuted", {"semantics": "sample"}),
+        "triton/fused": ("kernels.triton_fused:channel", {}),
+        "triton/fused_sample": ("kernels.triton_fused:sample", {"semantics": "sample"}),
+        "triton/fused_sample_chw": ("kernels.triton_fused:sample", {"semantics": "sample", "affine_shape": "element"}),
+        "cuda/fused": ("kernels.cuda_fused:channel", {}),
+        "cuda/fused_sample": ("kernels.cuda_fused:sample", {"semantics": "sample"}),
+        "cuda/fused_sample_chw": ("kernels.cuda_fused:sample", {"semantics": "sample", "affine_shape": "element"}),
+        "compile/permute": ("eager:permute", {"framework": "compile"}),
+        "compile/composed": ("eager:composed", {"framework": "compile", "arithmetic": "input"}),
+        "compile/layer_norm_chw": ("eager:layer_norm_chw", {"framework": "compile", "semantics": "sample", "affine_shape": "element"}),
+        "compile/group_norm": ("eager:group_norm", {"framework": "compile", "semantics": "sample"}),
         "numpy/reference": ("numpy:reference", {"framework": "numpy"}),
         "numpy/reference_sample": ("numpy:reference_sample", {"framework": "numpy", "semantics": "sample"}),
     }
@@ -36,18 +46,22 @@ def load(name: str, *, semantics: str | None = None, device: str | None = None) 
 
     `name` is a registered one, `package.module:attribute` or `path/to/file.py:attribute`; the attribute is a callable
     `fn(x, weight, bias, eps)`, an Implementation, or an nn.Module class. `semantics` and `device` as in `as_implementation`.
-    Raises ValueError for an unknown name (listing the known ones), ImportError for a file or module that does not import,
+    Raises ValueError for an unknown name (listing the known ones), ImportError for a file or module that does not import (a registered
+    one too, where Triton, or a compiler, is not there),
     AttributeError for a missing attribute, TypeError for one that is none of these.
     """
     if name in REGISTERED:
         where, declared = REGISTERED[name]
         module, _, attribute = where.partition(":")
-        fn = getattr(importlib.import_module(f".{module}", __package__), attribute)
-        return _adapted(Implementation(fn, name=name, source=name, **declared), semantics, device)
+        found = importlib.import_module(f".{module}", __package__)
+        here = {"devices": found.DEVICES} if hasattr(found, "DEVICES") else {}  # where kernels run depends on the machine
+        implementation = Implementation(getattr(found, attribute), name=name, source=name, **{**here, **declared})
+        return _adapted(implementation, semantics, device)
     place, colon, attribute = name.rpartition(":")
     if not colon or not place:
+        missing = " without an attribute" if name.endswith(".py") else ""
         raise ValueError(
-            f"implementation is {name!r}, but must be one of {', '.join(REGISTERED)}, or package.module:attribute, "
+            f"implementation is {name!r}{missing}, but must be one of {', '.join(REGISTERED)}, or package.module:attribute, "
             "or path/to/file.py:attribute"
         )
     module_ = _from_file(place) if place.endswith(".py") else _from_module(place)
@@ -78,9 +92,12 @@ def as_implementation(
     """
     if isinstance(value, str):
         return load(value, semantics=semantics, device=device)
-    if isinstance(value, Implementation):
-        return _adapted(replace(value, source=value.source or source), semantics, device)
     torch = sys.modules.get("torch")
+    if isinstance(value, Implementation):
+        if isinstance(value.fn, type):
+            built = as_implementation(value.fn)
+            value = replace(value, fn=built.fn, affine=tuple(each for each in value.affine if each in built.affine) or value.affine)
+        return _adapted(replace(value, source=value.source or source), semantics, device)
     declared: dict[str, Any] = {"semantics": semantics or "channel"}
     if device is not None:
         declared["devices"] = (device,)
@@ -107,7 +124,7 @@ def _adapted(implementation: Implementation, semantics: str | None, device: str 
         raise ValueError(f"semantics is {semantics!r}, but {implementation.name} is declared {implementation.semantics!r}")
     if device is None:
         return implementation
-    builtin = implementation.name in REGISTERED and implementation.framework == "torch"
+    builtin = implementation.name in REGISTERED and implementation.framework in ("torch", "compile")
     if device not in implementation.devices and not builtin:
         raise ValueError(f"device is {device!r}, but {implementation.name} is declared for {', '.join(implementation.devices)}")
     return replace(implementation, devices=(device,))
@@ -142,5 +159,5 @@ def _executed(place: str, action: Callable[[], Any], result: Any) -> Any:
 
 
 def _public(module: ModuleType) -> str:
-    names = [name for name in vars(module) if not name.startswith("_")]
+    names = [name for name, value in vars(module).items() if not name.startswith("_") and not isinstance(value, ModuleType)]
     return ", ".join(names) or "nothing public"

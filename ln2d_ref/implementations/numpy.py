@@ -32,8 +32,9 @@ class _Placed:
 class NumpyExecutor:
     """Runs an implementation on NumPy arrays; gradients by its attribute `vjp(dy, x, weight, bias, eps)`, where it has one."""
 
+    ways: tuple[str, ...] = ()
     modes: tuple[str, ...] = ()
-    graphs: bool = False
+    offers: frozenset[str] = frozenset({"attempt", "threads"})
 
     def __init__(self, implementation: Implementation) -> None:
         self.implementation = implementation
@@ -42,6 +43,10 @@ class NumpyExecutor:
         """Arrays over fresh storages."""
         storages = {name: place(array, case.laid_out(name)) for name, array in case.arrays.items()}
         return _Placed(case, storages, {name: storage.buffer.tobytes() for name, storage in storages.items()})
+
+    def derive(self, case: Case, way: str) -> Outcome:
+        """NumPy offers no way."""
+        raise ValueError(f"way is {way!r}, but NumPy offers none")
 
     def overwrite(self, placed: _Placed, case: Case) -> None:
         """Write into the storages."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from threading import Barrier, Thread
 from typing import Any
 
@@ -13,11 +13,13 @@ import numpy as np
 import torch
 
 from ..case import Case
+from ..directions import directions, members
 from ..dtypes import DTYPES
 from ..layout import Layout, Storage, place
 from ..outcome import Outcome, Raised, Result
 from .implementation import Implementation
 from .torch_state import MODES, GlobalState, threads
+from .transforms import WAYS
 
 __all__ = ["TorchExecutor", "to_numpy", "to_torch"]
 
@@ -74,8 +76,9 @@ class _Placed:
 class TorchExecutor:
     """Runs an implementation on torch tensors; gradients by torch.autograd.grad."""
 
+    ways: tuple[str, ...] = tuple(WAYS)
     modes: tuple[str, ...] = tuple(filter(None, MODES))
-    graphs: bool = True
+    offers: frozenset[str] = frozenset({"attempt", "graph", "threads"})
 
     def __init__(self, implementation: Implementation) -> None:
         self.implementation = implementation
@@ -91,7 +94,10 @@ class TorchExecutor:
         )
 
     def overwrite(self, placed: _Placed, case: Case) -> None:
-        """Write through the storage, past autograd and the version counter."""
+        """Write through the storage, past autograd and the version counter.
+
+        A gradient may live in dy's storage (where one row is summed, autograd hands dy out as dbias), and then changes with it.
+        """
         for name, array in case.arrays.items():
             argument = placed.arguments[name]
             if array.size:
@@ -99,7 +105,17 @@ class TorchExecutor:
             if argument.memory.device.type != "cpu":
                 argument.memory.data.copy_(to_torch(argument.storage.buffer))
             argument.before = argument.storage.buffer.copy()
+        owned = {argument.memory.untyped_storage().data_ptr() for argument in placed.arguments.values()}
+        placed.earlier = [entry for entry in placed.earlier if entry[1].untyped_storage().data_ptr() not in owned]
         placed.case = case
+
+    def function(self, case: Case) -> Callable[..., Any]:
+        """What is called for this case."""
+        return self.implementation.fn
+
+    def told(self, stage: str, error: Exception) -> Raised:
+        """An exception as plain data."""
+        return Raised(stage, type(error).__name__, str(error))
 
     def run(self, placed: _Placed) -> Outcome:
         """One forward and one backward."""
@@ -112,7 +128,7 @@ class TorchExecutor:
             state = GlobalState()
             stage = "forward"
             try:
-                y = self.implementation.fn(*placed.call, case.eps)
+                y = self.function(case)(*placed.call, case.eps)
                 returned["y"] = y
                 results["y"] = _result(y)
                 stage = "backward"
@@ -120,7 +136,7 @@ class TorchExecutor:
                 returned |= gradients
                 results |= {name: _result(gradient) for name, gradient in gradients.items()}
             except Exception as error:
-                raised = Raised(stage, type(error).__name__, str(error))
+                raised = self.told(stage, error)
             disturbed = state.disturbed()
         changed, spilled = _changes(placed)
         shared = _shared(returned.get("y"), placed)
@@ -130,6 +146,26 @@ class TorchExecutor:
             if array is not None:
                 placed.earlier.append((name, value, array))
         return Outcome(results, raised, changed, spilled, shared, disturbed, rewritten)
+
+    def derive(self, case: Case, way: str) -> Outcome:
+        """One of `transforms.WAYS`; None stands for no path, and what it means is the laws' to say."""
+        if "forward" in way:  # torch makes no dual tensor over elements that share memory
+            case = replace(case, layouts={name: layout for name, layout in case.layouts.items() if not layout.expanded})
+        given = {name: argument.tensor for name, argument in self.place(case).arguments.items()}
+        along, then = ({name: _on(array, case) for name, array in directions(case, which).items()} for which in (0, 1))
+        batch = {}
+        if way.startswith("vmap"):
+            too = "parameters" in way
+            both, names = members(case, parameters=too), case.arrays if too else ("x", "dy")
+            batch = {name: torch.stack([_on(member.arrays[name], case) for member in both]) for name in names}
+        with threads(case.threads), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = GlobalState()
+            try:
+                results = WAYS[way](self.implementation.fn, given, case.eps, along, then, batch)
+                return Outcome({name: _result(value) for name, value in results.items()}, disturbed=state.disturbed())
+            except Exception as error:
+                return Outcome(raised=Raised(way, type(error).__name__, str(error)), disturbed=state.disturbed())
 
     def attempt(
         self, placed: _Placed, given: Mapping[str, np.ndarray], *, mode: str = "", devices: Mapping[str, str] | None = None
@@ -148,13 +184,13 @@ class TorchExecutor:
             state = GlobalState()
             try:
                 with MODES[mode](case.device):
-                    y = self.implementation.fn(*attempted.call, case.eps)
+                    y = self.function(case)(*attempted.call, case.eps)
                 results["y"] = _result(y)
                 stage = "backward"
                 if not mode:
                     results |= {name: _result(gradient) for name, gradient in _gradients(y, attempted, cast=True).items()}
             except Exception as error:
-                raised = Raised(stage, type(error).__name__, str(error))
+                raised = self.told(stage, error)
             disturbed = state.disturbed()
         changed, spilled = _changes(attempted)
         return Outcome(results, raised, changed, spilled, disturbed=disturbed)
@@ -165,14 +201,14 @@ class TorchExecutor:
             warnings.simplefilter("ignore")
             state = GlobalState()
             try:
-                y = self.implementation.fn(*placed.call, placed.case.eps)
+                y = self.function(placed.case)(*placed.call, placed.case.eps)
                 first = _gradients(y, placed, retain=True)
                 before = {name: _result(gradient) for name, gradient in first.items()}
                 raised, second = None, {}
                 try:
                     second = {name: _result(gradient) for name, gradient in _gradients(y, placed, retain=True).items()}
                 except Exception as error:
-                    raised = Raised("backward", type(error).__name__, str(error))
+                    raised = self.told("backward", error)
                 rewritten = tuple(name for name, was in before.items() if not _same_result(was, _result(first[name])))
             finally:
                 state.disturbed()
@@ -187,13 +223,14 @@ class TorchExecutor:
             warnings.simplefilter("ignore")
             state = GlobalState()
             try:
-                y = self.implementation.fn(*placed.call, placed.case.eps)
+                y = self.function(placed.case)(*placed.call, placed.case.eps)
                 with torch.no_grad():
-                    argument.memory.copy_(to_torch(other))  # the tensor is a view of it: they have one version counter
+                    argument.memory.copy_(to_torch(other))
+                    torch.autograd.graph.increment_version(argument.tensor)  # it is no view of the memory
                 stage = "backward"
                 results = {key: _result(gradient) for key, gradient in _gradients(y, placed).items()}
             except Exception as error:
-                raised = Raised(stage, type(error).__name__, str(error))
+                raised = self.told(stage, error)
             state.disturbed()
         self.overwrite(placed, placed.case)
         return Outcome(results, raised)
@@ -206,12 +243,12 @@ class TorchExecutor:
             results, raised, stage = {}, None, "forward"
             barrier.wait()
             try:
-                y = self.implementation.fn(*placed.call, placed.case.eps)
+                y = self.function(placed.case)(*placed.call, placed.case.eps)
                 results["y"] = _result(y)
                 stage = "backward"
                 results |= {name: _result(gradient) for name, gradient in _gradients(y, placed).items()}
             except Exception as error:
-                raised = Raised(stage, type(error).__name__, str(error))
+                raised = self.told(stage, error)
             outcomes[number] = Outcome(results, raised)
 
         running = [Thread(target=one, args=(number, self.place(case))) for number, case in enumerate(cases)]
@@ -226,9 +263,14 @@ class TorchExecutor:
         return outcomes
 
 
+def _on(array: np.ndarray, case: Case) -> torch.Tensor:
+    return to_torch(np.array(array)).to(case.device)
+
+
 def _argument(storage: Storage, device: str, requires_grad: bool) -> _Argument:
     memory = to_torch(storage.buffer).to(device)
-    tensor = memory.as_strided(storage.shape, storage.strides, storage.offset)
+    tensor = torch.empty(0, dtype=memory.dtype, device=memory.device)  # no view, whose base a compiler would guard on
+    tensor.set_(memory.untyped_storage(), storage.offset, storage.shape, storage.strides)
     tensor.requires_grad_(requires_grad)
     return _Argument(storage, memory, tensor, storage.buffer.copy())
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from .bad_arguments import BAD_ARGUMENTS
+from .derivatives import DERIVATIVES
 from .extreme_range import EXTREME_RANGE
 from .history import HISTORY
 from .independence import BATCH_INVARIANCE, INDEPENDENCE
@@ -30,6 +31,7 @@ LAWS: Mapping[str, Law] = MappingProxyType(
             HISTORY,
             INDEPENDENCE,
             MODES,
+            DERIVATIVES,
             BAD_ARGUMENTS,
             BATCH_INVARIANCE,
             EXTREME_RANGE,

@@ -31,10 +31,10 @@ def _history(trial: Trial) -> Iterator[Violation]:
     trial.executor.overwrite(trial.placed, trial.case)
     yield from _kept(trial, third)
     yield from _recomputed(trial, third, other)
-    if trial.executor.graphs and trial.case.requires_grad:
+    if "graph" in trial.executor.offers and trial.case.requires_grad:
         yield from _differentiated_twice(trial)
         yield from _overwritten_before_backward(trial)
-    if second.raised is None and third.raised is None:
+    if "threads" in trial.executor.offers and second.raised is None and third.raised is None:
         yield from _at_once(trial, (first, third), (trial.case, other))
 
 

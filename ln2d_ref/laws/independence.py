@@ -41,7 +41,8 @@ def disturbed(case: Case) -> tuple[Case, np.ndarray]:
     if bias is not None and len(bias) > 1:
         bias = np.array(bias)
         bias[0], bias[len(bias) // 2] = np.inf, np.nan
-    return replace(case, x=x, bias=bias, layouts={}), mask
+    spread = {name for name in ("x", "bias") if case.laid_out(name).expanded}  # along whose axes the array is constant no more
+    return replace(case, x=x, bias=bias, layouts={name: layout for name, layout in case.layouts.items() if name not in spread}), mask
 
 
 def _independence(trial: Trial) -> Iterator[Violation]:
@@ -63,7 +64,7 @@ def _independence(trial: Trial) -> Iterator[Violation]:
             headline, details = wrong_value(quantity, beside.expected[quantity], array_of(beside.outcome, quantity), values)
             headline += " where another group overflows" + ("" if other.bias is case.bias else " and two biases are not finite")
             yield trial.violation("independence", quantity, headline, **details | {"expected": None})
-    if case.contiguous and trial.implementation.deterministic and case.x.shape[0] > 1:
+    if case.contiguous and trial.implementation.deterministic and case.x.shape[0] > 1 and "attempt" in trial.executor.offers:
         trial.observed.extend(f"{quantity} not bitwise batch-invariant" for quantity, _ in _batch_variant(trial))
 
 

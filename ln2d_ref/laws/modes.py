@@ -50,7 +50,8 @@ def _violations(trial: Trial) -> Iterator[Violation]:
             yield from _judged(trial, outcome, RIGHT_UNDER_AUTOCAST[trial.case.device, trial.case.dtype], f"under {mode}")
         else:
             yield from _same(trial, outcome, first.array, mode)
-    if trial.case.dtype in _HALF and (trial.case.weight is not None or trial.case.bias is not None):
+    parameters = trial.case.weight is not None or trial.case.bias is not None
+    if trial.case.dtype in _HALF and parameters and "attempt" in trial.executor.offers:
         yield from _float32_parameters(trial)
 
 

@@ -10,7 +10,7 @@ from .trial import Trial
 
 __all__ = ["RESULT"]
 
-_TENSOR = {"torch": "Tensor", "numpy": "ndarray"}
+_TENSOR = {"torch": "Tensor", "compile": "Tensor", "numpy": "ndarray"}
 
 
 def _violations(trial: Trial) -> Iterator[Violation]:

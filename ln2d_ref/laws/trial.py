@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ..implementations.executor import Executor
 from ..implementations.implementation import Implementation
 from ..outcome import Outcome
 from ..violation import Violation, wrong_value
+from .derived import Derived
 
 __all__ = ["Trial"]
 
@@ -60,6 +61,11 @@ class Trial:
         """A trial of the same values with every argument contiguous, in fresh storages."""
         return Trial(self.executor, self.implementation, self.case.densely())
 
+    @cached_property
+    def derived(self) -> Derived:
+        """Higher derivatives and the like."""
+        return Derived(self.executor, self.implementation, self.case, partial(expectation, self.implementation))
+
     def excusable(self) -> bool:
         """Whether it raised a refusal of H·W = 0 or of a single value in all, which is allowed; a slip such as a division by 0 is none."""
         shape, raised = self.case.x.shape, self.outcome.raised
@@ -72,7 +78,8 @@ class Trial:
     def wrong(self, law: str, quantity: str) -> Violation:
         """The violation that this quantity's ratios show."""
         values = self.ratios[quantity]
-        headline, details = wrong_value(quantity, self.expected[quantity], array_of(self.outcome, quantity), values)
+        single = self.case.group_size == 1 and self.case.x.size > 0 and quantity != "dbias"
+        headline, details = wrong_value(quantity, self.expected[quantity], array_of(self.outcome, quantity), values, group_of_one=single)
         return self.violation(law, quantity, headline, **details)
 
 

@@ -27,6 +27,7 @@ _FILES = (
     "bad_arguments",
     "gradients",
     "derivatives",
+    "second_order",
     "affine",
     "semantics",
 )

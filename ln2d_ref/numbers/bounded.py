@@ -37,16 +37,20 @@ def chain_length(count: int) -> float:
 
 @dataclass(frozen=True)
 class Rounding:
-    """What one operation of the arithmetic can lose: `unit` relative, `flush` absolute where subnormals are flushed."""
+    """What one operation of the arithmetic can lose: `unit` relative, `flush` absolute where subnormals are flushed.
+
+    `terms`: of how many terms a `Bounded.sum` is a part, where it is one; 0 where it is whole. Such parts' errors add up to the whole's.
+    """
 
     unit: float
     flush: float
     spacing: float
+    terms: int = 0
 
     @classmethod
-    def of(cls, dtype: DType) -> Rounding:
+    def of(cls, dtype: DType, *, terms: int = 0) -> Rounding:
         """Rounding of an arithmetic dtype."""
-        return cls(dtype.roundoff, dtype.smallest_normal, dtype.smallest_subnormal)
+        return cls(dtype.roundoff, dtype.smallest_normal, dtype.smallest_subnormal, terms)
 
     def sum(self, count: int) -> float:
         """s(n) = u(h(n) + 2), relative to the sum of magnitudes; 0 for one term, which nothing is added to."""
@@ -63,11 +67,11 @@ class Bounded:
     __slots__ = ("_reach", "_size", "error", "rounding", "value")
     __array_ufunc__ = None
 
-    def __init__(self, value: Any, error: Any, rounding: Rounding) -> None:
+    def __init__(self, value: Any, error: Any, rounding: Rounding, size: np.ndarray | None = None) -> None:
         self.value = value
         self.error = error
         self.rounding = rounding
-        self._size: np.ndarray | None = None
+        self._size = size
         self._reach: np.ndarray | None = None
 
     @classmethod
@@ -76,7 +80,7 @@ class Bounded:
         size = magnitude(value)
         small = (size < rounding.flush) & (size > 0) if flushable else None
         error = np.where(small, size, 0.0) if small is not None and small.any() else 0.0
-        return cls(value, error, rounding)
+        return cls(value, error, rounding, size)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -106,7 +110,8 @@ class Bounded:
 
     def _sum(self, value: Any, other: Bounded) -> Bounded:
         # u(|a| + |b|) and not u|a ± b|: a factor of the sum may have been distributed over it, and then each addend is rounded.
-        error = (self.reach + other.reach) * self.rounding.unit
+        error = self.reach + other.reach
+        error *= self.rounding.unit
         error += self.error
         error += other.error
         return Bounded(value, error, self.rounding)
@@ -119,10 +124,12 @@ class Bounded:
             return Bounded(self.value * other, self.error * abs(other), self.rounding)
         cross = self.size * other.error + other.reach * self.error
         value = self.value * other.value
-        error = (magnitude(value) + cross) * self.rounding.unit
+        size = magnitude(value)
+        error = size + cross
+        error *= self.rounding.unit
         error += cross
         error += self.rounding.flush
-        return Bounded(value, error, self.rounding)
+        return Bounded(value, error, self.rounding, size)
 
     __rmul__ = __mul__
 
@@ -144,8 +151,12 @@ class Bounded:
 
     def sum(self, axis: tuple[int, ...], keepdims: bool = True) -> Bounded:
         """Sum over the axes, in any order without a chain longer than h(n)."""
-        error = self._propagated(axis, keepdims, self.rounding.sum(self._count(axis)), "sum")
+        error = self._propagated(axis, keepdims, self.rounding.sum(self.rounding.terms or self._count(axis)), "sum")
         return Bounded(self.value.sum(axis=axis, keepdims=keepdims), error, self.rounding)
+
+    def joined(self, other: Bounded) -> Bounded:
+        """The whole of two parts of one sum, each with `terms` of the whole: their errors hold its roundings already."""
+        return Bounded(self.value + other.value, self.error + other.error, self.rounding)
 
     def mean(self, axis: tuple[int, ...], keepdims: bool = True) -> Bounded:
         """Mean over the axes: of a sum, or a running or merged mean."""

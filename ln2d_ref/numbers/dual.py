@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .operations import folded, mean_square, rsqrt, zero_like
+from .operations import folded, mean_square, rsqrt, shifted, zero_like
 
 __all__ = ["Dual"]
 
@@ -71,15 +71,22 @@ class Dual:
         return Dual(root, root * root * root * self.tangent * -0.5)
 
     def folded(self, mean: Any) -> Dual:
-        """Charge of `x·scale + shift`, on the primal part."""
-        return Dual(folded(self.primal, mean.primal), self.tangent)
+        """Charge of `x·scale + shift`, on both parts: the tangent is tx·scale - tmean·scale + …."""
+        return Dual(folded(self.primal, mean.primal), folded(self.tangent, mean.tangent))
+
+    def shifted(self, bias: Any) -> Dual:
+        """Charge of a rounded shift, on both parts."""
+        bias = _promote(bias)
+        return Dual(shifted(self.primal, bias.primal), shifted(self.tangent, bias.tangent))
 
     def mean_square(self, mean: Any, axis: tuple[int, ...]) -> Dual:
-        """mean(d²), and its derivative 2·mean(d·d')."""
-        return Dual(
-            mean_square(self.primal, mean.primal, axis),
-            (self.primal * self.tangent).mean(axis=axis, keepdims=True) * 2.0,
-        )
+        """mean(d²), and its derivative 2·mean(d·d').
+
+        With 2·mean(d·mean'), exactly 0, for 2·mean(d·x'), as autograd of a variance has it: where d is off, that is not 0.
+        """
+        centred = (self.primal * self.tangent).mean(axis=axis, keepdims=True)
+        uncentred = (self.primal * mean.tangent).mean(axis=axis, keepdims=True)
+        return Dual(mean_square(self.primal, mean.primal, axis), (centred + uncentred) * 2.0)
 
 
 def _promote(value: Any) -> Dual:

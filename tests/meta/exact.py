@@ -20,7 +20,7 @@ from typing import Any
 import mpmath
 import numpy as np
 
-__all__ = ["DIGITS", "double_vjp", "forward", "jvp", "mp", "normalised", "numbers", "vjp"]
+__all__ = ["DIGITS", "double_vjp", "forward", "jvp", "mp", "normalised", "numbers", "second_derivatives", "vjp"]
 
 DIGITS = 60
 
@@ -56,8 +56,7 @@ class Jet:
         return Jet(self.value * other, self.slope * other)
 
     def power(self, exponent: Any) -> Jet:
-        raised = self.value**exponent
-        return Jet(raised, exponent * raised / self.value * self.slope)
+        return Jet(_power(self.value, exponent), _power(self.value, exponent - 1) * exponent * self.slope)
 
 
 class Tape:
@@ -122,7 +121,7 @@ def _mean(values: list[Any]) -> Any:
 
 def _sum(values: list[Any]) -> Any:
     if isinstance(values[0], Jet):
-        return Jet(mp.fsum([jet.value for jet in values]), mp.fsum([jet.slope for jet in values]))
+        return Jet(_sum([jet.value for jet in values]), _sum([jet.slope for jet in values]))
     return mp.fsum(values)
 
 
@@ -224,6 +223,30 @@ def double_vjp(
     gradients = _gradients(_jets(dy, None), given, Jet(mp.mpf(eps)), semantics, Jet(ZERO))
     on_x, on_weight, _ = (_mapped(lambda jet: jet.slope, array) for array in gradients)
     return jvp(cx, x, weight, bias, cweight, cbias, eps, semantics), on_x, on_weight
+
+
+def second_derivatives(
+    along: dict[str, Any], then: dict[str, Any], dy: Any, x: Any, weight: Any, bias: Any, eps: float, semantics: str
+) -> dict[str, Array | None]:
+    """Derivatives along `then` of the derivatives along `along` of y and of its gradients in x and weight: jets of jets.
+
+    The directions are given by argument; one that is absent is 0.
+    """
+
+    def nested(array: Any, first: Any, second: Any) -> Array | None:
+        if array is None:
+            return None
+        zeros = np.zeros(np.shape(array))
+        parts = [numbers(zeros if part is None else part) for part in (array, first, second)]
+        return _mapped(lambda value, slope, other: Jet(Jet(value, slope), Jet(other)), *parts)
+
+    named = {"x": x, "weight": weight, "bias": bias}
+    given = [nested(array, along.get(name), then.get(name)) for name, array in named.items()]
+    zero = Jet(Jet(ZERO), Jet(ZERO))
+    constant_eps = Jet(Jet(mp.mpf(eps)), Jet(ZERO))
+    y = _output(*given, constant_eps, semantics)
+    on_x, on_weight, _ = _gradients(nested(dy, None, None), given, constant_eps, semantics, zero)
+    return {name: _mapped(lambda jet: jet.slope.slope, array) for name, array in (("y", y), ("x", on_x), ("weight", on_weight))}
 
 
 def _jets(array: Any, slope: Any) -> Array | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ln2d_ref import dtypes
+from ln2d_ref import bounds, dtypes
 from ln2d_ref.bounds import expect
 from ln2d_ref.expectation import BOUNDED, FREE, NAN, NONFINITE, Expected
 
@@ -174,3 +174,24 @@ def test_a_group_whose_variance_rounding_may_erase_is_undecided_without_eps() ->
     assert undecided.undecided == 2
     assert all(undecided.ratios(np.full(x.shape, actual, np.float32)).max() <= 1.0 for actual in (NOT, INF, -INF, 7.0))
     assert expect(x, eps=1e-6)["y"].undecided == 0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize(("shape", "block"), [((5, 7, 3, 4), 100), ((2, 3, 5, 5), 12), ((3, 200, 1, 2), 400), ((1, 2, 1, 31), 7)])
+def test_a_large_input_gives_the_same_in_blocks(shape, block, dtype, monkeypatch):
+    """Blocks of two pixels or more, and of samples: y and dx bit for bit; the sums in another order of float64."""
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
+    weight, bias = (rng.standard_normal(shape[1]).astype(dtype) for _ in range(2))
+    whole = bounds.expect(x, weight, bias, dy)
+    monkeypatch.setattr(bounds, "_WHOLE", 0)
+    monkeypatch.setattr(bounds, "_BLOCK", block)
+    blocks = bounds.expect(x, weight, bias, dy)
+    assert list(blocks) == list(whole)
+    for name in ("y", "dx"):
+        assert np.array_equal(blocks[name].value, whole[name].value)
+        assert np.array_equal(blocks[name].bound, whole[name].bound)
+    for name in ("dweight", "dbias"):
+        assert np.max(np.abs(blocks[name].value - whole[name].value) / whole[name].bound) < 1e-6
+        assert np.max(np.abs(blocks[name].bound / whole[name].bound - 1.0)) < 1e-13
+    assert all(blocks[name].dtype is whole[name].dtype and blocks[name].rule is None for name in whole)

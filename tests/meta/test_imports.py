@@ -18,7 +18,7 @@ PACKAGES = ("ln2d_ref", "strategies", "tests", "benchmarks")
 MAY_IMPORT = {
     "ln2d_ref": (),
     "strategies": ("ln2d_ref",),
-    "tests": ("ln2d_ref", "strategies", "tests"),
+    "tests": ("ln2d_ref", "strategies", "tests", "benchmarks"),
     "benchmarks": ("ln2d_ref", "strategies", "benchmarks"),
 }
 """Which of our packages each of them may import by name; within itself, ln2d_ref and strategies import relatively."""
@@ -36,9 +36,12 @@ ORDER = (
     "nonfinite",
     "contract",
     "bounds",
+    "higher",
     "reference",
     "layout",
     "case",
+    "directions",
+    "signature",
     "outcome",
     "violation",
     "implementations",

@@ -42,10 +42,10 @@ def test_a_failure_prints_its_message_and_little_else(tmp_path):
     """The first line alone says what is wrong; no ExceptionGroup, no dump of arguments."""
     (tmp_path / "own.py").write_text(OWN)
     output = pytest_on(tmp_path, "--implementation", f"{tmp_path}/own.py:wrong", "--law", "value")
-    body = output.split("FAILURES")[1].split("short test summary")[0].splitlines()[1:]
+    body = output.split("FAILURES")[1].split("= judged =")[0].splitlines()[1:]
     assert body[1].startswith("y[")
     assert "times the bound)" in body[1]
-    assert [line.split()[0] for line in body[2:-1]] == ["implementation", "law", "call", "extent", "input", "found", "reproduce"]
+    assert [line.split()[0] for line in body[2:-1]] == [*["implementation", "law", "call", "extent", "input", "found", "hint", "reproduce"]]
     assert "ExceptionGroup" not in output
     assert "array(" not in output
 
@@ -128,7 +128,7 @@ def test_ctrl_c_loses_nothing_found(tmp_path):
 
 
 def folder_name(implementation: str, law: str, quantity: str) -> str:
-    violation = Violation(law, quantity, "", case=None, implementation=implementation)
+    violation = Violation(law, quantity, "", case=ones(1, 2, 1, 1), implementation=implementation)
     return folder_of(Path(), violation).name
 
 
@@ -174,6 +174,47 @@ def test_find_violation_writes_no_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["own.py"]
 
 
+MODULE = '''
+import torch
+class Norm(torch.nn.Module):
+    """In the input's dtype, as ConvNeXt computes it."""
+    def __init__(self, channels, eps=1e-6):
+        super().__init__()
+        self.weight, self.bias, self.eps = torch.nn.Parameter(torch.ones(channels)), torch.nn.Parameter(torch.zeros(channels)), eps
+    def forward(self, x):
+        d = x - x.mean(1, keepdim=True)
+        return self.weight[:, None, None] * (d / torch.sqrt(d.pow(2).mean(1, keepdim=True) + self.eps)) + self.bias[:, None, None]
+'''
+
+
+def test_a_module_may_be_declared(tmp_path):
+    """In half precision a composed module computes in half: the hint says how to declare it, and declared so it passes."""
+    (tmp_path / "own.py").write_text(
+        MODULE + "\nfrom ln2d_ref import Implementation\ndeclared = Implementation(Norm, arithmetic='input')\n"
+    )
+    bare = find_violation(load(f"{tmp_path}/own.py:Norm"), max_examples=100, seed=0, laws="value")
+    assert bare is not None
+    assert 'hint            right for Implementation(..., arithmetic="input")' in str(bare)
+    declared = load(f"{tmp_path}/own.py:declared")
+    assert declared.affine == ("both",)
+    assert find_violation(declared, max_examples=100, seed=0, laws="value") is None
+
+
+def test_a_violation_tells_of_the_known_fault_that_it_resembles(tmp_path):
+    """Who calls F.layer_norm has its faults; the message says so, or they are taken for one's own."""
+    (tmp_path / "own.py").write_text(OWN.replace(" * 1.001", ""))
+    violation = find_violation(load(f"{tmp_path}/own.py:wrong"), max_examples=100, seed=0, laws="gradients")
+    assert violation is not None
+    assert "resembles 'torch/permute: half gradients' (docs/findings.md)" in str(violation)
+
+
+def test_a_pass_says_what_it_covered(tmp_path):
+    """\"8 passed\" alone leaves open which dtypes and shapes were tried."""
+    output = pytest_on(tmp_path, "--implementation", "torch/composed_float32", "--law", "value")
+    assert "torch/composed_float32: 100 cases, worst error at " in output
+    assert "; channel, affine both/weight/bias/none of (C,), float16/bfloat16/float32/float64, computed in at least float32, cpu" in output
+
+
 # What lies on disk ------------------------------------------------------------------------------------------------------------------
 
 
@@ -193,6 +234,10 @@ def test_only_a_smaller_case_replaces_the_one_on_disk(tmp_path):
         with pytest.raises(Violation) as raised:
             examiner.examine(ones(*shape))
         assert written_case(tmp_path, raised.value).x.size == kept
+    later = Examiner(examiner.implementation, examiner.laws, tmp_path)
+    with pytest.raises(Violation):
+        later.examine(ones(1, 6, 1, 1))
+    assert later.verdict().case.x.size == written_case(tmp_path, raised.value).x.size == 3, "what is printed is what lies there"
     assert sorted(path.name for path in folder_of(tmp_path, raised.value).iterdir()) == ["case.json", "message.txt", "repro.py"]
     assert [path.name for path in tmp_path.iterdir()] == [folder_of(tmp_path, raised.value).name]
 

@@ -191,7 +191,7 @@ def test_wrong_calls_are_judged_last_and_not_by_check():
     assert report.cases == 30
     assert report.violation.law == "bad_arguments"
     assert report.violation.case.x.size <= 4
-    assert report.violation.reproduce.endswith("laws=('bad_arguments',))")
+    assert report.violation.reproduce.endswith("laws=('bad_arguments',)) raises it")
     off = replace(judged, fn=lambda *call: composed(*call) * 1.01)
     assert judge(off, max_examples=30, seed=0).violation.law in ("value", "gradients", "degenerate")
 

@@ -11,6 +11,7 @@ import torch
 
 from ..implementation import Implementation
 from .composed import composed
+from .differentiable import centred, composed_var_mean, counted, node, second_order_by_hand
 from .exact import Array, fused_multiply_add
 from .flushing import flushing
 from .layer_norm import Recipe, layer_norm
@@ -65,6 +66,12 @@ _HONEST: Mapping[str, _Maker] = MappingProxyType(
     | {
         "composed_division": lambda semantics: composed(by_division=True, semantics=semantics),
         "composed_rsqrt": lambda semantics: composed(by_division=False, semantics=semantics),
+        "composed_var_mean": lambda semantics: composed_var_mean(torch.float32, premultiplied=False, semantics=semantics),
+        "composed_premultiplied": lambda semantics: composed_var_mean(torch.float32, premultiplied=True, semantics=semantics),
+        "composed_float64": lambda semantics: composed_var_mean(torch.float64, premultiplied=False, semantics=semantics),
+        "node_centred": partial(node, centred),
+        "node_scaled_by_count": partial(node, counted),
+        "node_by_hand": second_order_by_hand,
     }
 )
 _DISPUTED: Mapping[str, _Maker] = MappingProxyType({name: partial(layer_norm, recipe) for name, recipe in _DISPUTED_RECIPES.items()})

@@ -1,0 +1,158 @@
+"""Timing several calls in rounds, each once a round, in an order that is drawn anew: noise that lasts longer than a round hits all."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .ratios import Comparison, compare
+
+__all__ = ["Alternation", "Clock", "now", "on_cpu", "on_cuda"]
+
+Timed = Callable[[], float]
+"""Runs something, and returns how many seconds one run of it took."""
+
+_LEAST_BLOCK = 1e-4
+"""Seconds that a timed block lasts at least: below it the timer and the call show."""
+
+_BUSY = 3
+"""Times that the scratch memory is filled before a call, so that the device is busy until all of the call has been queued."""
+
+
+class Clock:
+    """A timer for pytest-benchmark that stands still unless told that time has passed.
+
+    pytest-benchmark times what it calls. Here that is a round, in which other calls are run too, and on CUDA the time is the device's.
+    """
+
+    __name__ = "seconds of the implementation alone"
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        """Seconds that have passed, as far as was told."""
+        return self.now
+
+
+class Alternation:
+    """Rounds of several timed calls, and the times so far: for a comparison of an implementation, a yardstick and a control."""
+
+    def __init__(self, timed: Mapping[str, Timed], *, seed: int) -> None:
+        self._timed = dict(timed)
+        self._rng = np.random.default_rng(seed)
+        self.times: dict[str, list[float]] = {name: [] for name in timed}
+        self._since = time.perf_counter(), _others_waited()
+
+    def round(self) -> None:
+        """Time every call once, in a drawn order."""
+        names = list(self._timed)
+        for k in self._rng.permutation(len(names)):
+            self.times[names[k]].append(self._timed[names[k]]())
+
+    def comparison(self, rounds: int, *, continued: int = 4) -> Comparison:
+        """The comparison after this many rounds, those so far among them; what is not yet clear goes on by as many, `continued` times."""
+        for turn in range(1, continued + 2):
+            while len(self.times["yardstick"]) < turn * rounds:
+                self.round()
+            found = compare(*(self.times[name] for name in ("implementation", "yardstick", "control")), waiting=self._waiting())
+            if found.clear:
+                break
+        return found
+
+    def _waiting(self) -> float:
+        """Share of the time since the start that other threads of this process have waited for a processor."""
+        start, waited = self._since
+        return (_others_waited() - waited) / max(time.perf_counter() - start, 1e-9)
+
+    def median(self, name: str) -> float:
+        """Median time of one of the calls, in seconds."""
+        return float(np.median(self.times[name]))
+
+
+def on_cpu(call: Callable[[], Any]) -> Timed:
+    """Times a call by the wall clock, warm, less what this thread waited for a processor; short calls in blocks of several.
+
+    On a busy machine a thread is stopped for several milliseconds in every few. A long call is hit more often than a short one, so
+    that the ratio of the two would be wrong, and no control would show it; Linux tells how long the thread waited.
+    """
+
+    def elapsed(count: int) -> float:
+        start = now()
+        for _ in range(count):
+            call()
+        return max(now() - start, 1e-9)
+
+    call()
+    once = min(elapsed(1) for _ in range(3))
+    count = max(1, math.ceil(_LEAST_BLOCK / once))
+    return lambda: elapsed(count) / count
+
+
+def now() -> float:
+    """The wall clock, in seconds, less what this thread has waited for a processor."""
+    return time.perf_counter() - _waited()
+
+
+def _waited() -> float:
+    """Seconds that this thread has been ready to run and was not run; always 0 where the system does not tell."""
+    file = _schedule(threading.get_ident())
+    return 0.0 if file is None else int(os.pread(file, 64, 0).split()[1]) / 1e9
+
+
+@cache
+def _schedule(thread: int) -> int | None:
+    """Linux's account of the calling thread, kept open, since it is read around every block."""
+    try:
+        return os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+    except OSError:
+        return None
+
+
+def _others_waited() -> float:
+    """The same of all other threads of this process together: what they wait for, this thread waits for, and that is not taken off."""
+    total = 0.0
+    for task in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            if int(task.parent.name) != threading.get_native_id():
+                total += int(task.read_text(encoding="ascii").split()[1]) / 1e9
+        except (OSError, IndexError):  # a thread that has ended
+            continue
+    return total
+
+
+def on_cuda(calls: Sequence[Callable[[], Any]]) -> Timed:
+    """Times calls on the device by events, one after the other, each on buffers of its own, so that they are not in a cache.
+
+    Filling scratch memory first keeps the device busy while Python queues the call: what is timed is the device alone.
+    """
+    import torch
+
+    turns: Iterator[Callable[[], Any]] = cycle(calls)
+    cache = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
+    scratch = torch.empty(max(3 * cache, 1 << 28), dtype=torch.uint8, device="cuda")
+    for call in calls[:3]:
+        call()
+
+    def timed() -> float:
+        call = next(turns)
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize()
+        for _ in range(_BUSY):
+            scratch.zero_()
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1e3
+
+    return timed

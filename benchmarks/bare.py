@@ -1,0 +1,65 @@
+"""The bare loop: the least that judging a case can cost. Arrays from NumPy, one forward and backward, the reference with its bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from ln2d_ref import Case, Implementation
+from ln2d_ref.bounds import expect
+from ln2d_ref.implementations.torch import to_numpy, to_torch
+from ln2d_ref.ledger import LEDGER
+
+__all__ = ["bare_loop", "crashes"]
+
+
+def bare_loop(implementation: Implementation, cases: Iterable[Case], *, seed: int = 0) -> None:
+    """Do for each case what no judge can leave out, and judge nothing.
+
+    Normal values are drawn for arrays of the case's shapes and dtypes, at less cost than any regime's; then the case's own are used, so
+    that implementation, reference and bounds do the same work. No layouts, no guard gaps, no comparison, no Hypothesis.
+    """
+    rng = np.random.default_rng(seed)
+    for case in cases:
+        for array in case.arrays.values():
+            rng.standard_normal(array.shape).astype(array.dtype)
+        if not crashes(implementation, case):
+            _run(implementation, case)
+        expect(
+            case.x,
+            case.weight,
+            case.bias,
+            case.dy if case.requires_grad else None,
+            eps=case.eps,
+            semantics=case.semantics,
+            arithmetic=implementation.arithmetic,
+        )
+
+
+def crashes(implementation: Implementation, case: Case) -> bool:
+    """Whether running the case is known to end the process."""
+    return any(entry.crashes and entry.covers(implementation.name, case) for entry in LEDGER)
+
+
+def _run(implementation: Implementation, case: Case) -> None:
+    if implementation.framework == "numpy":
+        implementation.fn(case.x, case.weight, case.bias, case.eps)
+        vjp = getattr(implementation.fn, "vjp", None)
+        if vjp is not None:
+            vjp(case.dy, case.x, case.weight, case.bias, case.eps)
+        return
+    if torch.get_num_threads() != case.threads:
+        torch.set_num_threads(case.threads)
+    tensors = {name: to_torch(array.copy()) for name, array in case.arrays.items()}
+    leaves = [tensors[name].requires_grad_() for name in case.requires_grad]
+    try:
+        y = implementation.fn(tensors["x"], tensors.get("weight"), tensors.get("bias"), case.eps)
+        to_numpy(y)
+        if leaves and y.requires_grad:
+            for gradient in torch.autograd.grad(y, leaves, tensors["dy"], allow_unused=True):
+                if gradient is not None:
+                    to_numpy(gradient)
+    except (RuntimeError, ValueError):  # a refusal, which a judge takes down
+        return

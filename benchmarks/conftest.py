@@ -1,0 +1,140 @@
+"""Options of the benchmarks, and what pytest prints of them. `pytest benchmarks` runs them; nothing else does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from ln2d_ref import Implementation
+from ln2d_ref.implementations import REGISTERED, load
+from ln2d_ref.semantics import SEMANTICS
+
+from . import baseline
+from .alternation import Clock
+from .machine import machine
+from .ratios import LARGEST_CONTROL, LEAST_PAIRS
+from .report import REPORT, Report
+from .settings import settings
+
+_NOT_TIMED = {"torch/unpermuted": "it raises with an affine"}
+_HERE = Path(__file__).parent
+_TIMED: pytest.StashKey[tuple[Implementation, ...]] = pytest.StashKey()
+_AGAINST: pytest.StashKey[Implementation | None] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Each option is described by its help."""
+    group = parser.getgroup("ln2d_ref")
+    with suppress(ValueError):  # tests/conftest.py has the first three as well, where both paths are given
+        group.addoption("--implementation", help="a registered name, package.module:attribute or path/to/file.py:attribute")
+    with suppress(ValueError):
+        group.addoption("--semantics", choices=SEMANTICS, help="of a bare function or module: channel (default) or sample")
+    with suppress(ValueError):
+        group.addoption("--device", choices=("cpu", "cuda"), help="where tensors are placed")
+    group.addoption("--quick", action="store_true", help="benchmarks: a few shapes, in three minutes on two cores")
+    group.addoption(
+        "--against", metavar="NAME", help="benchmarks: the yardstick, named as in --implementation; F.layer_norm if none is named"
+    )
+    group.addoption(
+        "--regress",
+        type=percentage,
+        metavar="PERCENT",
+        help="benchmarks: fail where a ratio's whole interval lies more than PERCENT above the baseline's ratio for this machine",
+    )
+    group.addoption("--record", action="store_true", help="benchmarks: put this run's ratios into the baseline, for this machine")
+    group.addoption("--baseline", type=Path, default=baseline.PATH, metavar="PATH", help="benchmarks: file of the baseline")
+
+
+def percentage(text: str) -> float:
+    """A positive number."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError("must be a positive number")
+    return value
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the baseline and load what is timed, so that a wrong option is told before anything is run."""
+    try:
+        known = baseline.read(config.getoption("--baseline"))
+        option = config.getoption
+        config.stash[_TIMED] = tuple(_implementations(option("--implementation"), option("--semantics"), option("--device")))
+        config.stash[_AGAINST] = None if option("--against") is None else load(option("--against"))
+    except (ValueError, TypeError, ImportError, AttributeError) as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[REPORT] = Report(known)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One benchmark for each implementation and setting; the quick ones first, so that an interrupted run has them."""
+    if "setting" not in metafunc.fixturenames:
+        return
+    option = metafunc.config.getoption
+    names = ("cpu", "cuda") if option("--device") is None else (option("--device"),)
+    found = []
+    for implementation in metafunc.config.stash[_TIMED]:
+        builtin = implementation.name in REGISTERED
+        devices = tuple(name for name in names if builtin or name in implementation.devices)
+        for setting in settings(implementation.semantics, quick=option("--quick"), devices=devices):
+            found.append(pytest.param(implementation, setting, id=f"{implementation.name}-{setting}"))
+    metafunc.parametrize(("implementation", "setting"), found)
+
+
+def _implementations(name: str | None, semantics: str | None, device: str | None) -> Iterator[Implementation]:
+    if name is not None:
+        yield load(name, semantics=semantics, device=device)
+        return
+    for each in REGISTERED:
+        implementation = load(each)
+        if implementation.framework == "torch" and each not in _NOT_TIMED and semantics in (None, implementation.semantics):
+            yield implementation
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each kernel's benchmark has a timer of its own, and stands beside the others of its setting in pytest-benchmark's tables."""
+    for item in items:
+        if item.path.is_relative_to(_HERE) and "setting" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.benchmark(timer=Clock(), group=str(item.callspec.params["setting"])))  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def yardstick(request: pytest.FixtureRequest, implementation: Implementation) -> Implementation:
+    """What the implementation is compared with."""
+    found = request.config.stash[_AGAINST]
+    if found is None:
+        return load("torch/permute" if implementation.semantics == "channel" else "torch/layer_norm_chw")
+    if found.semantics != implementation.semantics:
+        pytest.skip(f"--against {found.name} is declared {found.semantics!r}")
+    return found
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Report:
+    """Where results are put for the summary and the baseline."""
+    return request.config.stash[REPORT]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The ratios in words, and the goals of the suite itself."""
+    report = config.stash[REPORT]
+    if report.lines:
+        terminalreporter.section(f"time over the yardstick's: median of {LEAST_PAIRS} alternated pairs or more, and its 99 % interval")
+        for line in report.lines:
+            terminalreporter.line(line)
+        terminalreporter.line(f"A/A: the yardstick over itself; off by more than {LARGEST_CONTROL:.0%}, a result is inconclusive")
+    if report.goals:
+        terminalreporter.section("the suite itself")
+        for line in report.goals:
+            terminalreporter.line(line)
+    for note in report.finished(config.getoption("--baseline"), record=config.getoption("--record"), regress=config.getoption("--regress")):
+        terminalreporter.line(note)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """What the ratios depend on."""
+    return f"benchmarks on: {machine()}"

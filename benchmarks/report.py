@@ -1,0 +1,63 @@
+"""What a session of benchmarks found: lines for the summary, and ratios held against the baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from . import baseline
+from .machine import machine
+from .ratios import Comparison, Ratio
+
+__all__ = ["REPORT", "Report", "regression"]
+
+
+@dataclass
+class Report:
+    """Results of a session, beside the baseline that was there before."""
+
+    known: baseline.Baseline
+    ratios: dict[str, dict[str, Ratio]] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
+    lines: list[str] = field(default_factory=list)
+    goals: list[str] = field(default_factory=list)
+
+    def add(self, name: str, device: str, comparison: Comparison, line: str) -> Ratio | None:
+        """Keep a result; the baseline's ratio for it on this machine, or None."""
+        self.lines.append(line)
+        where = machine(device)
+        if comparison.conclusive:
+            self.ratios.setdefault(where, {})[name] = comparison.ratio
+        before = self.known.get(where, {}).get(name)
+        if before is None:
+            self.missing.add(where)
+        return before
+
+    def finished(self, path: Path, *, record: bool, regress: float | None) -> list[str]:
+        """Record the ratios where that is asked for; what there is to say of the baseline."""
+        notes = []
+        if regress is not None and not record:
+            for where in sorted(self.missing):
+                notes.append(f"{path.name} has no ratio for some of these on {where}: they pass; --record puts them there")
+        if record and self.ratios:
+            known = self.known
+            for where, ratios in self.ratios.items():
+                known = baseline.recorded(known, where, ratios)
+                notes.append(f"{path}: {len(ratios)} ratios recorded for {where}")
+            baseline.write(path, known)
+        return notes
+
+
+REPORT: pytest.StashKey[Report] = pytest.StashKey()
+
+
+def regression(comparison: Comparison, before: Ratio | None, percent: float) -> str | None:
+    """What is to be said where a conclusive ratio lies wholly more than `percent` above that of the baseline, else None."""
+    if before is None or comparison.verdict in ("inconclusive", "too few pairs"):
+        return None
+    ratio = comparison.ratio
+    if not ratio.beyond(before.median, percent):
+        return None
+    return f"{ratio} times the yardstick, but {before} in the baseline: {ratio.median / before.median - 1:.1%} more (--regress {percent:g})"

@@ -1,0 +1,115 @@
+"""An implementation at a setting, as calls that can be timed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ln2d_ref import Implementation
+
+from .alternation import Timed, on_cpu, on_cuda
+from .settings import Setting
+
+__all__ = ["Arguments", "Workload", "arguments", "copying", "workload"]
+
+EPS = 1e-6
+"""ConvNeXt's."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Arguments of one call; weight and bias of shape (C,)."""
+
+    x: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor
+    dy: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`timed` is what is measured; `results` what it last returned, by quantity; `differentiated` runs it on another dy."""
+
+    implementation: Implementation
+    given: dict[str, torch.Tensor]
+    eps: float
+    timed: Timed
+    results: dict[str, Any]
+    differentiated: Callable[[torch.Tensor], dict[str, Any]]
+
+
+def arguments(setting: Setting, *, seed: int = 0) -> list[Arguments]:
+    """Arguments of normal values about 0.5; on CUDA in as many copies as fill three times the second-level cache."""
+    generator = torch.Generator().manual_seed(seed)
+    dtype, channels = getattr(torch, setting.dtype), setting.shape[1]
+    shape, layout = setting.shape, torch.channels_last if setting.layout == "channels_last" else torch.contiguous_format
+
+    def drawn(*size: int) -> torch.Tensor:
+        return torch.randn(*size, generator=generator).to(device=setting.device, dtype=dtype)
+
+    first = Arguments(
+        (drawn(*shape) + 0.5).contiguous(memory_format=layout),
+        1 + 0.1 * drawn(channels),
+        drawn(channels),
+        drawn(*shape).contiguous(memory_format=layout),
+    )
+    copies = 1
+    if setting.device == "cuda":
+        cache = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
+        copies = 1 + math.ceil(3 * cache / setting.size)
+    return [first] + [Arguments(*(each.clone() for each in vars(first).values())) for _ in range(copies - 1)]
+
+
+def workload(implementation: Implementation, setting: Setting, sets: list[Arguments]) -> Workload:
+    """The implementation's forward without autograd, or its backward alone, on each set of arguments in turn."""
+    eps = EPS if implementation.eps is None else implementation.eps
+    prepared = [_prepared(implementation, setting, each, eps) for each in sets]
+    given, results, differentiated, _ = prepared[0]
+    calls = [call for *_, call in prepared]
+    timed = on_cuda(calls) if setting.device == "cuda" else on_cpu(calls[0])
+    return Workload(implementation, given, eps, timed, results, differentiated)
+
+
+def _prepared(
+    implementation: Implementation, setting: Setting, arguments: Arguments, eps: float
+) -> tuple[dict[str, torch.Tensor], dict[str, Any], Callable[[torch.Tensor], dict[str, Any]], Callable[[], Any]]:
+    """The arguments as given, where results go, the backward for any dy, and the call."""
+    combination = "both" if "both" in implementation.affine else implementation.affine[0]
+    given = {"x": arguments.x}
+    for name in ("weight", "bias"):
+        if combination in ("both", name):
+            parameter: torch.Tensor = getattr(arguments, name)
+            if implementation.affine_shape == "element":
+                parameter = parameter[:, None, None].expand(setting.shape[1:]).contiguous()
+            given[name] = parameter
+    results: dict[str, Any] = {}
+
+    def forward() -> Any:
+        results["y"] = implementation.fn(given["x"], given.get("weight"), given.get("bias"), eps)
+        return results["y"]
+
+    if setting.direction == "forward":
+        return given, results, lambda dy: {}, forward
+    given = {name: tensor.detach().requires_grad_() for name, tensor in given.items()}
+    y = forward()
+    leaves, names = list(given.values()), [f"d{name}" for name in given]
+    given["dy"] = arguments.dy
+
+    def differentiated(dy: torch.Tensor) -> dict[str, Any]:
+        return dict(zip(names, torch.autograd.grad(y, leaves, dy, retain_graph=True), strict=True))
+
+    def backward() -> None:
+        results.update(zip(names, torch.autograd.grad(y, leaves, arguments.dy, retain_graph=True), strict=True))
+
+    return given, results, differentiated, backward
+
+
+def copying(setting: Setting, sets: list[Arguments]) -> Timed:
+    """A copy of x into memory of its own: it reads T bytes and writes T."""
+    pairs = [(each.x, torch.empty_like(each.x)) for each in sets]
+    calls = [lambda source=source, target=target: target.copy_(source) for source, target in pairs]
+    return on_cuda(calls) if setting.device == "cuda" else on_cpu(calls[0])

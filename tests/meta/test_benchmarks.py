@@ -1,0 +1,238 @@
+"""The pure parts of the benchmarks: statistics, the baseline's file, options; and one benchmark run through, untimed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import baseline, planted, plot
+from benchmarks.alternation import Alternation, Clock, on_cpu
+from benchmarks.ratios import Comparison, Ratio, compare, ratio_of
+from benchmarks.report import regression
+from benchmarks.settings import QUICK, SHAPES, Setting, settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def noisy(ratio: float, *, seed: int, count: int = 100) -> tuple[list[float], list[float], list[float]]:
+    """Times with noise that a pair shares, of 70 %, and noise of its own, of 3 %."""
+    rng = np.random.default_rng(seed)
+    shared = np.exp(0.7 * rng.standard_normal(count))
+    times = [shared * np.exp(0.03 * rng.standard_normal(count)) for _ in range(3)]
+    return list(ratio * times[0]), list(times[1]), list(times[2])
+
+
+def test_ten_percent_are_found_in_shared_noise_and_nothing_in_none():
+    """The interval of a median of pairs is narrow where noise is shared, however large that is."""
+    before = Ratio(1.0, 0.99, 1.01, 100)
+    for seed in range(20):
+        assert regression(compare(*noisy(1.1, seed=seed)), before, 5.0) is not None
+        assert regression(compare(*noisy(1.0, seed=seed)), before, 5.0) is None
+
+
+def test_interval_covers_the_truth_as_often_as_it_says():
+    """99 % intervals, 200 of them; with neighbours that share noise, so that pairs resampled one by one would be too sure."""
+    missed = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        noise = np.convolve(0.05 * rng.standard_normal(404), np.ones(5) / 5, "valid")
+        found = ratio_of(list(np.exp(noise)), [1.0] * noise.size)
+        missed += not found.low <= 1.0 <= found.high
+    assert missed <= 10
+
+
+def test_same_times_give_the_same_interval():
+    """So that a result file can be checked."""
+    times = noisy(1.3, seed=3)
+    assert compare(*times) == compare(*times)
+
+
+def test_a_control_that_is_off_makes_a_result_inconclusive():
+    """An implementation twice as slow is not called slower where the yardstick differs from itself."""
+    slow, yardstick, control = noisy(2.0, seed=1)
+    assert compare(slow, yardstick, control).verdict == "slower"
+    off = compare(slow, yardstick, [1.03 * time for time in control])
+    assert off.verdict == "inconclusive"
+    assert regression(off, Ratio(1.0, 0.99, 1.01, 100), 5.0) is None
+    assert planted.outcome(off, Ratio(1.0, 0.99, 1.01, 100), 5.0) == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "count", "verdict"),
+    [(0.8, 100, "faster"), (1.25, 100, "slower"), (1.0, 100, "no different"), (1.02, 1000, "no different"), (2.0, 99, "too few pairs")],
+)
+def test_verdicts(ratio, count, verdict):
+    """In one word or two."""
+    assert compare(*noisy(ratio, seed=0, count=count)).verdict == verdict
+
+
+def test_threads_that_wait_make_a_result_inconclusive():
+    """The control cannot show that a long call is stopped more often than a short one."""
+    assert compare(*noisy(2.0, seed=1), waiting=0.04).verdict == "slower"
+    assert compare(*noisy(2.0, seed=1), waiting=0.06).verdict == "inconclusive"
+
+
+def test_an_interval_that_reaches_below_is_no_regression():
+    """--regress fails where the whole interval lies beyond it, and not where the median does."""
+    comparison = Comparison(Ratio(1.2, 1.04, 1.3, 100), Ratio(1.0, 0.99, 1.01, 100))
+    assert regression(comparison, Ratio(1.0, 0.99, 1.01, 100), 5.0) is None
+    assert "20.0% more" in str(regression(comparison, Ratio(1.0, 0.99, 1.01, 100), 3.0))
+    assert regression(comparison, None, 3.0) is None
+
+
+@pytest.mark.parametrize(
+    ("numerator", "denominator", "fault"),
+    [([1.0], [1.0, 2.0], "do not make pairs"), ([], [], "do not make pairs"), ([0.0], [1.0], "positive"), ([1.0], [np.nan], "positive")],
+)
+def test_what_is_no_pair_of_times_is_refused(numerator, denominator, fault):
+    """A clock that went backwards must not become a ratio."""
+    with pytest.raises(ValueError, match=fault):
+        ratio_of(numerator, denominator)
+
+
+def test_baseline_comes_back_as_it_was_written(tmp_path):
+    """And other machines' ratios stay."""
+    path = tmp_path / "baseline.json"
+    assert baseline.read(path) == {}
+    first = baseline.recorded({}, "one", {"a": Ratio(1.0, 0.9, 1.1, 100)})
+    both = baseline.recorded(baseline.recorded(first, "two", {"a": Ratio(2.0, 1.9, 2.1, 300)}), "one", {"b": Ratio(3.0, 2.9, 3.1, 100)})
+    baseline.write(path, both)
+    assert baseline.read(path) == both
+    assert both["one"].keys() == {"a", "b"}
+
+
+GOOD = {"median": 1.0, "low": 0.9, "high": 1.1, "pairs": 100}
+WHOLE = {"format": baseline.FORMAT, "version": baseline.VERSION, "machines": {"m": {"b": GOOD}}}
+BAD = {
+    "not json": ("{", "is not a baseline"),
+    "another format": (json.dumps([]), "its format is not"),
+    "another version": (json.dumps(WHOLE | {"version": 9}), "has version 9"),
+    "no machines": (json.dumps(WHOLE | {"machines": 1}), "no ratios by machine"),
+    "a missing field": (json.dumps(WHOLE | {"machines": {"m": {"b": {"median": 1.0}}}}), "must have median, low, high and pairs"),
+    "a negative ratio": (json.dumps(WHOLE | {"machines": {"m": {"b": GOOD | {"low": -1.0}}}}), "must be positive"),
+    "a string": (json.dumps(WHOLE | {"machines": {"m": {"b": GOOD | {"high": "2"}}}}), "must be positive"),
+    "limits the wrong way round": (json.dumps(WHOLE | {"machines": {"m": {"b": GOOD | {"low": 1.05}}}}), "low <= median <= high"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_baseline_is_told_by_its_name_and_fault(name, tmp_path):
+    """Not a KeyError, and never taken for an empty one."""
+    text, fault = BAD[name]
+    path = tmp_path / "baseline.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=fault) as error:
+        baseline.read(path)
+    assert str(path) in str(error.value)
+
+
+def test_the_baseline_that_is_kept_can_be_read():
+    """benchmarks/baseline.json."""
+    assert baseline.read(baseline.PATH)
+
+
+def test_rounds_time_each_call_once_in_orders_that_are_drawn():
+    """The same seed draws the same orders, and every order comes up."""
+    orders: list[str] = []
+
+    def named(name: str):
+        def timed() -> float:
+            orders.append(name)
+            return 1.0
+
+        return timed
+
+    for _ in range(2):
+        alternation = Alternation({name: named(name) for name in ("implementation", "yardstick", "control")}, seed=1)
+        alternation.comparison(100)
+    rounds = ["".join(word[0] for word in orders[k : k + 3]) for k in range(0, len(orders), 3)]
+    assert len(rounds) == 200
+    assert rounds[:100] == rounds[100:]
+    assert len(set(rounds)) == 6
+    assert all(sorted(each) == ["c", "i", "y"] for each in rounds)
+
+
+def test_what_is_not_clear_goes_on():
+    """A control that is off is given more rounds, but not for ever."""
+    alternation = Alternation({"implementation": lambda: 1.0, "yardstick": lambda: 1.0, "control": lambda: 1.1}, seed=0)
+    assert alternation.comparison(10, continued=3).ratio.pairs == 40
+
+
+def test_short_calls_are_timed_in_blocks_and_told_one_by_one():
+    """A block lasts long enough to be timed; what is told is the time of one call."""
+    calls: list[int] = []
+    assert 0 < on_cpu(lambda: calls.append(1))() < 1e-4
+    assert len(calls) > 20
+
+
+def test_clock_stands_still():
+    """Until told that time has passed: pytest-benchmark then reports that time."""
+    clock = Clock()
+    assert clock() == clock() == 0.0
+    clock.now += 2.0
+    assert clock() == 2.0
+
+
+def test_settings_are_those_that_are_named():
+    """Each shape in every dtype, layout and direction; quick ones among them."""
+    every = {semantics: list(settings(semantics, quick=False, devices=("cpu",))) for semantics in ("channel", "sample")}
+    assert {setting.name for found in every.values() for setting in found} == set(SHAPES)
+    assert len(every["channel"]) == 11 * 2 * 3 * 2 * 2
+    quick = [setting for semantics in every for setting in settings(semantics, quick=True, devices=("cpu",))]
+    assert len(quick) == 2 * len(QUICK)
+    assert set(quick) <= {setting for found in every.values() for setting in found}
+
+
+def test_floor_is_what_must_be_moved():
+    """Forward reads x and writes y; backward reads x and dy and writes dx."""
+    forward = Setting("odd", 1, "float16", "contiguous", "forward")
+    assert (forward.size, forward.floor) == (97 * 17 * 31 * 2, 2 * 97 * 17 * 31 * 2)
+    assert Setting("odd", 1, "float16", "contiguous", "backward").floor == 3 * forward.size
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "pytest", "benchmarks/test_layer_norm_2d.py", "-p", "no:cacheprovider", "-q", *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    return result.returncode, result.stdout + result.stderr
+
+
+def test_a_wrong_implementation_is_not_timed_to_its_credit(tmp_path):
+    """A kernel that leaves out the mean is fast, and fails."""
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "def fast(x, weight, bias, eps):\n"
+        "    rms = (x * x).mean(1, keepdim=True).add(eps).rsqrt()\n"
+        "    return x * rms * weight[:, None, None] + bias[:, None, None]\n",
+        encoding="utf-8",
+    )
+    code, output = run("--implementation", f"{path}:fast", "--quick", "--benchmark-disable", "-k", "odd and float32 and forward")
+    assert code == 1
+    assert "times the bound" in output
+
+
+def test_wrong_options_get_one_clear_line(tmp_path):
+    """As in conformance."""
+    path = tmp_path / "baseline.json"
+    path.write_text("{}", encoding="utf-8")
+    for arguments, fault in (
+        (("--implementation", "nobody"), "implementation is 'nobody', but must be one of torch/permute"),
+        (("--baseline", str(path)), "is not a baseline: its format"),
+        (("--regress", "-3"), "invalid percentage value: '-3'"),
+    ):
+        code, output = run("--quick", *arguments)
+        assert code == 4, output
+        assert fault in output
+
+
+def test_a_result_that_holds_no_kernel_is_not_drawn(tmp_path):
+    """With what to do instead."""
+    path = tmp_path / "result.json"
+    for text, fault in (("{", "is not a result"), ("{}", "no list of benchmarks"), ('{"benchmarks": []}', "--benchmark-json")):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=fault):
+            plot.read(path)
