@@ -46,7 +46,7 @@ def test_time(
     verdict = judged(work, setting)
     if not benchmark.enabled:  # --benchmark-disable runs one round, which says nothing of time
         return
-    comparison = alternation.comparison(LEAST_PAIRS, continued=1 if request.config.getoption("--quick") else 4)
+    comparison = alternation.comparison(LEAST_PAIRS, continued=1 if request.config.getoption("--quick") else 9)
 
     rate = setting.floor / alternation.median("implementation") / 1e9
     copy_rate = 2 * setting.size / alternation.median("copy") / 1e9

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -225,7 +227,10 @@ def test_the_reproducing_script_shows_it_and_fails(way: str, tmp_path: Any) -> N
     """It quotes the way, and needs torch and the implementation only."""
     violation = next(found for found in shown("torch/permute", PINNED[0].pinned_case()) if found.way == way)
     folder = write(violation, load("torch/permute"), tmp_path)
-    done = subprocess.run([sys.executable, str(folder / "repro.py")], capture_output=True, text=True, timeout=100, check=False)
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, str(folder / "repro.py")]
+    environment = {**os.environ, "PYTHONPATH": root}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 1, done.stderr
     assert violation.quantity in done.stdout
     assert "expected" in done.stdout

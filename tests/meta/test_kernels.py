@@ -34,7 +34,7 @@ def test_nothing_is_found(name: str) -> None:
     implementation = loaded(name)
     report = judge(implementation, max_examples=CASES[name.partition("/")[0]], seed=0)
     assert report.violation is None, str(report)
-    assert {quantity for quantity, _ in report.worst} == {"y", "dx", "dweight", "dbias"}
+    assert {quantity for quantity, _ in report.worst} >= {"y", "dx", "dweight", "dbias"}
 
 
 PATHS = {

@@ -105,7 +105,7 @@ import time
 import torch.nn.functional as F
 def fn(x, weight, bias, eps):
     """Wrong, and slow once it has been found, so that shrinking takes minutes."""
-    time.sleep(0.3)
+    time.sleep(1)
     return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), weight, bias, eps).permute(0, 3, 1, 2) * 1.5
 '''
 
