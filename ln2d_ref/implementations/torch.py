@@ -196,23 +196,23 @@ class TorchExecutor:
         return Outcome(results, raised, changed, spilled, disturbed=disturbed)
 
     def again(self, placed: _Placed) -> tuple[Outcome, Outcome]:
-        """One call, differentiated twice over the same graph: the first gradients, as they are in the end, and the second."""
+        """One call, differentiated twice over the same graph: the first gradients, as they came, and the second."""
+        first, second, raised, stage = {}, {}, None, "forward"
+        rewritten: tuple[str, ...] = ()
         with threads(placed.case.threads), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             state = GlobalState()
             try:
                 y = self.function(placed.case)(*placed.call, placed.case.eps)
-                first = _gradients(y, placed, retain=True)
-                before = {name: _result(gradient) for name, gradient in first.items()}
-                raised, second = None, {}
-                try:
-                    second = {name: _result(gradient) for name, gradient in _gradients(y, placed, retain=True).items()}
-                except Exception as error:
-                    raised = self.told("backward", error)
-                rewritten = tuple(name for name, was in before.items() if not _same_result(was, _result(first[name])))
-            finally:
-                state.disturbed()
-        return Outcome(before), Outcome(second, raised, rewritten=rewritten)
+                stage = "backward"
+                gradients = _gradients(y, placed, retain=True)
+                first = {name: _result(gradient) for name, gradient in gradients.items()}
+                second = {name: _result(gradient) for name, gradient in _gradients(y, placed, retain=True).items()}
+                rewritten = tuple(name for name, was in first.items() if not _same_result(was, _result(gradients[name])))
+            except Exception as error:
+                raised = self.told(stage, error)
+            state.disturbed()
+        return Outcome(first), Outcome(second, raised, rewritten=rewritten)
 
     def rewrite(self, placed: _Placed, name: str, array: np.ndarray) -> Outcome:
         """Call, overwrite one argument in place so that autograd can tell, differentiate, and put the old values back."""
