@@ -46,7 +46,7 @@ def bad_calls(case: Case) -> Iterator[BadCall]:
 
 
 def _violations(trial: Trial) -> Iterator[Violation]:
-    if trial.outcome.raised is not None or trial.outcome.changed or "attempt" not in trial.executor.offers:
+    if "attempt" not in trial.executor.offers or trial.outcome.raised is not None or trial.outcome.changed:
         return
     for call in bad_calls(trial.case):
         if call.devices and trial.implementation.framework == "numpy":
