@@ -47,6 +47,8 @@ def _violations(trial: Trial) -> Iterator[Violation]:
     if first.array.shape != trial.case.x.shape or trial.worst["y"] > 1.0:
         return
     for mode in trial.executor.modes:
+        if mode.startswith("autocast") and trial.case.dtype in _HALF and not mode.endswith(f" {trial.case.dtype}"):
+            continue  # nobody's model, and torch's own cat refuses one half under autocast to the other
         outcome = trial.executor.attempt(trial.placed, {}, mode=mode)
         if mode.startswith("autocast"):
             yield from _judged(trial, outcome, RIGHT_UNDER_AUTOCAST[trial.case.device, trial.case.dtype], f"under {mode}")
