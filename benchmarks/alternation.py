@@ -61,11 +61,10 @@ class Alternation:
 
     def round(self) -> None:
         """Time every call once, in a drawn order; a short round in which this thread was stopped is done again, whichever call it hit."""
-        names = list(self._timed)
+        names = [list(self._timed)[k] for k in self._rng.permutation(len(self._timed))]
         for _ in range(_TRIES):
-            slices, start, times = _account()[1], now(), {}
-            for k in self._rng.permutation(len(names)):
-                times[names[k]] = self._timed[names[k]]()
+            slices, start = _account()[1], now()
+            times = {name: self._timed[name]() for name in names}
             if _account()[1] == slices or now() - start > _SLICE:
                 break
         for name, seconds in times.items():

@@ -62,32 +62,41 @@ def draw(results: list[dict[str, Any]], output: Path) -> None:
 
     mpl.use("Agg")
     mpl.rcParams["svg.hashsalt"] = "ln2d_ref"  # the same file from the same data
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, panels = pyplot.subplots(1, 3, figsize=(15, 4.5), layout="constrained")
     infos = kernels(results[0])
     for panel, (direction, dtype) in zip(panels, _PANELS, strict=False):
-        chosen = [info for info in infos if (info["direction"], info["dtype"]) == (direction, dtype)]
+        chosen = [info for info in infos if (info["direction"], info["dtype"], info["layout"]) == (direction, dtype, "contiguous")]
         for name, group in _grouped(chosen, "implementation"):
             points = sorted((info["size_bytes"] / 2**20, info["gb_per_s"]) for info in group)
             panel.plot(*zip(*points, strict=True), "o-", markersize=4, label=name)
         copies = sorted({info["size_bytes"] / 2**20: info["copy_gb_per_s"] for info in chosen}.items())
         if copies:
             panel.plot(*zip(*copies, strict=True), "k--", label="copy")
-        panel.set(xscale="log", yscale="log", xlabel="size of x, MiB", ylabel="GB/s at the floor", title=f"{direction}, {dtype}")
+        panel.set(
+            xscale="log", yscale="log", xlabel="size of x, MiB", ylabel="GB/s at the floor", title=f"{direction}, {dtype}, contiguous"
+        )
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+            axis.set_minor_locator(ticker.NullLocator())
         panel.grid(alpha=0.3)
         panel.legend(fontsize=7)
-    history: dict[str, list[tuple[datetime, float]]] = defaultdict(list)
-    for result in results:
+    history: dict[str, list[tuple[str, float]]] = defaultdict(list)
+    for result in sorted(results, key=lambda result: datetime.fromisoformat(result["datetime"])):
+        when = f"{datetime.fromisoformat(result['datetime']):%Y-%m-%d\n%H:%M}"
         for name, group in _grouped(kernels(result), "implementation", "direction"):
             ratios = sorted(info["ratio"][0] for info in group)
-            history[name].append((datetime.fromisoformat(result["datetime"]), ratios[len(ratios) // 2]))
-    for name, series in history.items():
-        panels[2].plot(*zip(*sorted(series), strict=True), "o-", markersize=4, label=name)
+            history[name].append((when, ratios[len(ratios) // 2]))
+    for name, series in sorted(history.items(), key=lambda item: -item[1][-1][1]):
+        panels[2].plot(*zip(*series, strict=True), "o-", markersize=4, label=f"{name} {series[-1][1]:.2f}")
     panels[2].axhline(1.0, color="k", linewidth=0.8)
     panels[2].set(yscale="log", ylabel="time over the yardstick's, median of shapes", title="history of ratios")
-    panels[2].tick_params(axis="x", rotation=30, labelsize=7)
-    panels[2].legend(fontsize=7)
+    panels[2].yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    panels[2].yaxis.set_minor_formatter(ticker.FormatStrFormatter("%g"))
+    panels[2].tick_params(labelsize=7, which="both")
+    panels[2].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     figure.savefig(output, dpi=110, metadata={"Date": None} if output.suffix == ".svg" else None)
 
 

@@ -107,9 +107,7 @@ class Examiner:
 
     def examine(self, case: Case, *, stateful: bool = True) -> None:
         """Judge a case; raise the Violation that it shows, if new, or Unrepeatable if it does not come back."""
-        first = self.cases == 0  # what is kept for ever is kept at the first call
-        again = self.found is not None and self.found.law not in {law.name for law in self.stateless}  # or it would not come back
-        laws = self.laws if stateful or first or again else self.stateless
+        laws = self.laws if stateful else self.stateless
         for entry in self.ledger:
             if entry.crashes and entry.covers(self.implementation.name, case):
                 self.known[entry.name] += 1
