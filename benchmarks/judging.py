@@ -7,6 +7,7 @@ further call is judged, whose dy is 0 outside the chosen ones: the sum is then t
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ class _Measured:
     """An executor that tells what has been timed instead of running it."""
 
     ways: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ()
+    offers: frozenset[str] = frozenset()
 
     def __init__(self, outcome: Outcome) -> None:
         self.outcome = outcome
@@ -49,6 +52,18 @@ class _Measured:
         raise NotImplementedError
 
     def overwrite(self, placed: Any, case: Case) -> None:
+        raise NotImplementedError
+
+    def attempt(self, placed: Any, given: Mapping[str, np.ndarray], *, mode: str = "", devices: Mapping[str, str] | None = None) -> Outcome:
+        raise NotImplementedError
+
+    def again(self, placed: Any) -> tuple[Outcome, Outcome]:
+        raise NotImplementedError
+
+    def rewrite(self, placed: Any, name: str, array: np.ndarray) -> Outcome:
+        raise NotImplementedError
+
+    def together(self, cases: Sequence[Case]) -> list[Outcome]:
         raise NotImplementedError
 
 

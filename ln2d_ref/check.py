@@ -16,12 +16,14 @@ __all__ = ["check", "compare", "violations"]
 def check(implementation: Any, case: Case, *, laws: tuple[str, ...] | None = None) -> None:
     """Raise the first Violation that the implementation shows on the case; return None where it shows none.
 
-    `implementation` is anything that `load` or `as_implementation` takes. `laws` names those to judge; None means all that are not
-    opt-in. Raises ValueError where the case's semantics is not the implementation's, or a law is unknown.
+    `implementation` is anything that `load` or `as_implementation` takes. `laws` names those to judge; None means all that are of this
+    case: neither opt-in nor of calls made wrong. Raises ValueError where the case's semantics is not the implementation's, or a law is
+    unknown.
     """
     judged = as_implementation(implementation, semantics=case.semantics)
     executor = executor_for(judged)
-    for violation in violations(Trial(executor, judged, case), select(laws)):
+    selected = tuple(law for law in select(laws) if laws is not None or not law.aside)
+    for violation in violations(Trial(executor, judged, case), selected):
         compare(violation, executor, judged)
         raise violation
 

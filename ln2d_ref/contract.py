@@ -52,9 +52,10 @@ def value_contract(x: Bounded, s: Statistics, weight: Bounded | None, axes: tupl
     weight_size = 1.0 if weight is None else max(1.0, float(weight.size.max(initial=0.0)))
     weight_least = 1.0 if weight is None else _least(weight.size)
     x_all = float(x.size.max(initial=0.0))
+    summed = 2.0 * count * x_all
     root = float(s.rstd.reach.max(initial=0.0))
     if (
-        (2.0 * count * x_all) ** 2 <= limit
+        summed * summed <= limit  # which ** would refuse with OverflowError
         and s.rstd.size.min(initial=1.0) * weight_least >= least
         and root * weight_size * max(1.0, x_all) <= limit
     ):
@@ -81,7 +82,7 @@ def gradient_contract(
     least_g = _least(dy.size) * (1.0 if weight is None else _least(weight.size))
     smallest, largest = float(s.rstd.size.min(initial=1.0)), float(s.rstd.reach.max(initial=1.0))
     x_all = 2.0 * count * float(x.size.max(initial=0.0))
-    if outside is False and max(x_all * x_all, x_all, largest**3) * g_all <= limit and smallest**3 * least_g >= least:
+    if outside is False and max(x_all * x_all, x_all, largest * largest * largest) * g_all <= limit and smallest**3 * least_g >= least:
         return False
     g = _largest(np.maximum(dy.size, 1.0), axes) * weight_size
     x_size, d = _largest(x.size, axes), _largest(_deviation(s), axes)

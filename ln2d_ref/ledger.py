@@ -141,7 +141,7 @@ def _bias_only(case: Case) -> bool:
 
 
 _ALL, _HALF, _FULL = tuple(DTYPES), ("float16", "bfloat16"), ("float32", "float64")
-_VALUES = ("gradients", "special_values", "degenerate", "layout")
+_VALUES = ("gradients", "special_values", "degenerate", "layout", "modes")
 _HIGHER = ("ddy", "ddx", "ddweight", "tangent", "tdx", "tdweight", "dddy", "dddx", "dddweight", "ttangent")
 _BATCHED = ("vmap_y", "vmap_dx", "vmap_dweight", "vmap_dbias")
 
@@ -187,7 +187,7 @@ def _not_exact(implementation: str) -> KnownFault:
     return _fault(
         implementation,
         "one-element groups not exact",
-        laws=("degenerate", "special_values", "layout"),
+        laws=("degenerate", "special_values", "layout", "modes"),
         quantities=("y", "dx", "dweight"),
         dtypes=_ALL,
         when=_one_element,
@@ -233,7 +233,24 @@ def _summed_in_a_chain(implementation: str) -> KnownFault:
     )
 
 
+def _accepted(implementation: str, quantities: tuple[str, ...], reason: str) -> KnownFault:
+    return _fault(
+        implementation,
+        "wrong arguments are answered",
+        laws=("bad_arguments",),
+        quantities=quantities,
+        dtypes=_ALL,
+        when=_always,
+        ceiling=np.inf,
+        reason=reason,
+    )
+
+
 _GROUP_NORM = "torch/group_norm"
+_RANKS = ("x of rank 3", "x of rank 5")
+_BROADCAST = tuple(f.format(name) for f in ("long {}", "{} for one channel", "{} with an axis too many") for name in ("weight", "bias"))
+_COMPOSED = "Tensor arithmetic asks for no rank, and broadcasts a parameter of one value, or one value of x, over the other."
+_ANY_RANK = "torch's function takes any rank; the recipe does not ask for 4, and so takes H for C, or a batch for a channel."
 
 LEDGER: tuple[KnownFault, ...] = (
     *_layer_norm("torch/permute"),
@@ -253,6 +270,9 @@ LEDGER: tuple[KnownFault, ...] = (
         ceiling=np.inf,
         reason="F.layer_norm over (C, H, W) needs an affine of shape (C, H, W): the recipe raises unless its affine is off.",
     ),
+    _accepted("torch/composed", (*_RANKS, *_BROADCAST), _COMPOSED),
+    _accepted("torch/composed_float32", (*_RANKS, *_BROADCAST, "integer x"), f"{_COMPOSED} Integers are promoted to float32."),
+    *(_accepted(name, _RANKS, _ANY_RANK) for name in ("torch/layer_norm_chw", "torch/unpermuted", _GROUP_NORM)),
     *_saved_in_half(_GROUP_NORM, ("dx", "dweight"), "The CPU GroupNorm saves mean and rstd in the input's half dtype."),
     _not_exact(_GROUP_NORM),
     *_half_derivatives(_GROUP_NORM, "Double backward, forward mode and vmap of F.group_norm go on in half, from statistics saved in half."),

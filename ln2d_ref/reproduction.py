@@ -106,6 +106,10 @@ for name, value in again.items():
 """
 
 
+_DERIVED = frozenset({"independence", "modes", "bad_arguments", "batch_invariance", "extreme_range"})
+"""Laws that make another call from the case: `check` shows what they found, and a script of the case's own call would not."""
+
+
 def folder_of(root: Path, violation: Violation) -> Path:
     """The one folder for this implementation (in one semantics), law and quantity."""
     parts = (violation.implementation, violation.case.semantics, violation.law, violation.quantity)
@@ -121,14 +125,17 @@ def written_case(root: Path, violation: Violation) -> Case | None:
 
 
 def write(violation: Violation, implementation: Implementation, root: Path) -> Path:
-    """Write case.json, message.txt and repro.py, all or none, over whatever lies there; the folder's path. Sets `violation.reproduce`."""
+    """Write case.json, message.txt and, where a script shows it, repro.py, all or none, over whatever lies there; the folder's path.
+
+    Sets `violation.reproduce`.
+    """
     folder = folder_of(root, violation)
     violation.reproduce = how_to_reproduce(violation, implementation, root)
     root.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=root, prefix=".writing-"))
     violation.case.save(fresh / "case.json")
     (fresh / "message.txt").write_text(f"{violation}\n", encoding="utf-8")
-    if implementation.framework != "numpy":
+    if _scripted(violation, implementation):
         (fresh / "repro.py").write_text(script(violation, implementation), encoding="utf-8")
     if folder.exists():
         os.replace(folder, fresh.with_suffix(".old"))
@@ -137,11 +144,16 @@ def write(violation: Violation, implementation: Implementation, root: Path) -> P
     return folder
 
 
+def _scripted(violation: Violation, implementation: Implementation) -> bool:
+    return implementation.framework != "numpy" and violation.law not in _DERIVED
+
+
 def how_to_reproduce(violation: Violation, implementation: Implementation, root: Path) -> str:
     """The line of a message that names the script, or the case file where there is no script."""
     folder = folder_of(root, violation)
-    if implementation.source is None or implementation.framework == "numpy":
-        return f"ln2d_ref.check(implementation, ln2d_ref.Case.load({os.path.relpath(folder / 'case.json')!r}))"
+    if implementation.source is None or not _scripted(violation, implementation):
+        named = f", laws=({violation.law!r},)" if violation.law in _DERIVED else ""
+        return f"ln2d_ref.check(implementation, ln2d_ref.Case.load({os.path.relpath(folder / 'case.json')!r}){named})"
     alone = "" if "ln2d_ref" in _loading(implementation)[1] else "      (needs only torch and the implementation)"
     return f"python {os.path.relpath(folder / 'repro.py')}{alone}"
 

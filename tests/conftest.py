@@ -90,13 +90,14 @@ def _of_all(name: str, device: str | None) -> Any:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With --law, deselect the conformance tests of other laws; keep each implementation's examples under a key of their own."""
+    """Deselect the conformance tests of laws that were not asked for: by --law, or without it of opt-in ones.
+
+    Each implementation's examples are kept under a key of their own.
+    """
     for item in items:
         if "implementation" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.parametrize("implementation", []))  # Hypothesis looks for it; another's example is not shrunk
-    wanted = config.getoption("--law")
-    if not wanted:
-        return
+    wanted = config.getoption("--law") or tuple(law.name for law in select())
     kept = [item for item in items if _law_of(item) in (None, *wanted)]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept

@@ -24,6 +24,8 @@ class CompiledExecutor(TorchExecutor):
     """Runs `torch.compile(fn, fullgraph=True)`, compiled afresh for each signature; a graph break or another compilation raises."""
 
     ways: tuple[str, ...] = ()  # torch.compile refuses a second derivative, and is not made for torch.func's transforms from outside
+    modes: tuple[str, ...] = ()  # nor for a call that its signature does not tell of: compiling again is an error here
+    offers: frozenset[str] = frozenset({"graph"})  # its configuration is global: threads would take each other's
 
     def __init__(self, implementation: Implementation, backend: str = "inductor") -> None:
         super().__init__(implementation)

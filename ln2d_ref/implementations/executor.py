@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+
+import numpy as np
 
 from ..case import Case
 from ..outcome import Outcome
@@ -14,10 +17,14 @@ __all__ = ["Executor", "executor_for", "unavailable"]
 class Executor(Protocol):
     """Runs one implementation. A `placed` case is opaque: the framework's tensors over storages that can be run on again.
 
-    `ways` names the higher derivatives and the like that the framework offers, as laws/derivatives.py calls them.
+    `ways` names the higher derivatives and the like that the framework offers, as laws/derivatives.py calls them; `modes` the modes
+    that a call can be made in; `offers` which of these it can do: "attempt" any call, differentiate a "graph" again or later, and
+    call in "threads" at once.
     """
 
     ways: tuple[str, ...]
+    modes: tuple[str, ...]
+    offers: frozenset[str]
 
     def place(self, case: Case) -> Any:
         """Fresh storages that hold the case's arguments in their layouts, between guard gaps of poison."""
@@ -30,6 +37,18 @@ class Executor(Protocol):
 
     def overwrite(self, placed: Any, case: Case) -> None:
         """Put other values of the same shapes into the same storages, with no trace that the framework could see."""
+
+    def attempt(self, placed: Any, given: Mapping[str, np.ndarray], *, mode: str = "", devices: Mapping[str, str] | None = None) -> Outcome:
+        """One call in a mode, with any arrays in the place of some arguments, or arguments elsewhere; a backward too without mode."""
+
+    def again(self, placed: Any) -> tuple[Outcome, Outcome]:
+        """One call differentiated twice: the first gradients, and the second with the names of first ones that it rewrote."""
+
+    def rewrite(self, placed: Any, name: str, array: np.ndarray) -> Outcome:
+        """Gradients where an argument is overwritten between call and backward, in a way that the framework can see; undone after."""
+
+    def together(self, cases: Sequence[Case]) -> list[Outcome]:
+        """One call and backward for each case, all at once, each in a thread of its own."""
 
 
 def executor_for(implementation: Implementation) -> Executor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -33,12 +34,17 @@ def from_module(cls: type[torch.nn.Module]) -> tuple[Callable[..., Any], dict[st
         raise TypeError(f"{cls.__name__} has parameters {', '.join(sorted(names))}, but may have weight and bias only")
 
     @lru_cache(maxsize=64)
-    def built(channels: int, eps: float) -> torch.nn.Module:
-        return cls(channels, eps=eps)
+    def built(channels: int, eps: float, thread: int) -> torch.nn.Module:
+        return cls(channels, eps=eps)  # one for each thread: functional_call exchanges its parameters for the time of a call
 
     def call(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float) -> Any:
         given = {name: value for name, value in (("weight", weight), ("bias", bias)) if value is not None}
-        return torch.func.functional_call(built(x.shape[1], eps), given, (x,))
+        module = built(x.shape[1], eps, get_ident())
+        for name, value in given.items():  # functional_call would take what load_state_dict refuses
+            expected = tuple(module.get_parameter(name).shape)
+            if tuple(value.shape) != expected:
+                raise ValueError(f"{name} has shape {tuple(value.shape)}, but must have {expected} for x of shape {tuple(x.shape)}")
+        return torch.func.functional_call(module, given, (x,))
 
     call.__name__ = cls.__name__
     return call, {"affine": (_COMBINATION[names],)}

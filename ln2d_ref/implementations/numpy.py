@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +33,8 @@ class NumpyExecutor:
     """Runs an implementation on NumPy arrays; gradients by its attribute `vjp(dy, x, weight, bias, eps)`, where it has one."""
 
     ways: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ()
+    offers: frozenset[str] = frozenset({"attempt", "threads"})
 
     def __init__(self, implementation: Implementation) -> None:
         self.implementation = implementation
@@ -73,6 +77,35 @@ class NumpyExecutor:
         rewritten = tuple(name for name, array, data in placed.earlier if array.tobytes() != data)
         placed.earlier += [(n, a, a.tobytes()) for n, a in returned.items() if isinstance(a, np.ndarray)]
         return Outcome(results, raised, changed, spilled, shared, (), rewritten)
+
+    def attempt(
+        self, placed: _Placed, given: Mapping[str, np.ndarray], *, mode: str = "", devices: Mapping[str, str] | None = None
+    ) -> Outcome:
+        """One forward with other arrays in the place of some arguments."""
+        if mode or devices:
+            raise ValueError(f"mode is {mode!r} and devices are {devices}, but NumPy has none")
+        call = {name: placed.array(name) for name in ("x", "weight", "bias")} | {name: np.array(array) for name, array in given.items()}
+        results, raised = {}, None
+        try:
+            results["y"] = _result(self.implementation.fn(call["x"], call["weight"], call["bias"], placed.case.eps))
+        except Exception as error:
+            raised = Raised("forward", type(error).__name__, str(error))
+        changed, spilled = _changes(placed)
+        changed += tuple(name for name, array in given.items() if np.asarray(call[name]).tobytes() != array.tobytes())
+        return Outcome(results, raised, changed, spilled)
+
+    def again(self, placed: _Placed) -> tuple[Outcome, Outcome]:
+        """NumPy records no graph."""
+        raise TypeError("NumPy records no graph")
+
+    def rewrite(self, placed: _Placed, name: str, array: np.ndarray) -> Outcome:
+        """NumPy records no graph."""
+        raise TypeError("NumPy records no graph")
+
+    def together(self, cases: Sequence[Case]) -> list[Outcome]:
+        """One call for each case, all at once."""
+        with ThreadPoolExecutor(len(cases)) as pool:
+            return list(pool.map(self.run, map(self.place, cases)))
 
 
 def _result(value: Any) -> Result:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from threading import Barrier, Thread
 from typing import Any
 
 import ml_dtypes
@@ -14,9 +14,11 @@ import torch
 
 from ..case import Case
 from ..directions import directions, members
-from ..layout import Storage, place
+from ..dtypes import DTYPES
+from ..layout import Layout, Storage, place
 from ..outcome import Outcome, Raised, Result
 from .implementation import Implementation
+from .torch_state import MODES, GlobalState, threads
 from .transforms import WAYS
 
 __all__ = ["TorchExecutor", "to_numpy", "to_torch"]
@@ -50,6 +52,8 @@ class _Argument:
 
     def after(self) -> np.ndarray:
         """What the storage holds now."""
+        if self.memory.device.type == "meta":
+            return self.before  # it holds nothing
         return self.storage.buffer if self.memory.device.type == "cpu" else to_numpy(self.memory)
 
 
@@ -63,26 +67,31 @@ class _Placed:
         argument = self.arguments.get(name)
         return None if argument is None else argument.tensor
 
+    @property
+    def call(self) -> tuple[torch.Tensor | None, ...]:
+        """The tensors of a call."""
+        return tuple(self.tensor(name) for name in ("x", "weight", "bias"))
+
 
 class TorchExecutor:
     """Runs an implementation on torch tensors; gradients by torch.autograd.grad."""
 
     ways: tuple[str, ...] = tuple(WAYS)
+    modes: tuple[str, ...] = tuple(filter(None, MODES))
+    offers: frozenset[str] = frozenset({"attempt", "graph", "threads"})
 
     def __init__(self, implementation: Implementation) -> None:
         self.implementation = implementation
 
     def place(self, case: Case) -> _Placed:
         """Tensors over fresh storages on the case's device."""
-        arguments = {}
-        for name, array in case.arrays.items():
-            storage = place(array, case.laid_out(name))
-            memory = to_torch(storage.buffer).to(case.device)
-            tensor = torch.empty(0, dtype=memory.dtype, device=memory.device)  # no view, whose base a compiler would guard on
-            tensor.set_(memory.untyped_storage(), storage.offset, storage.shape, storage.strides)
-            tensor.requires_grad_(name in case.requires_grad)
-            arguments[name] = _Argument(storage, memory, tensor, storage.buffer.copy())
-        return _Placed(case, arguments)
+        return _Placed(
+            case,
+            {
+                name: _argument(place(array, case.laid_out(name)), case.device, name in case.requires_grad)
+                for name, array in case.arrays.items()
+            },
+        )
 
     def overwrite(self, placed: _Placed, case: Case) -> None:
         """Write through the storage, past autograd and the version counter.
@@ -114,22 +123,18 @@ class TorchExecutor:
         results: dict[str, Result] = {}
         raised = None
         returned: dict[str, Any] = {}
-        with _threads(case.threads), warnings.catch_warnings():
+        with threads(case.threads), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what an implementation warns of is not judged
-            state = _GlobalState()
+            state = GlobalState()
             stage = "forward"
             try:
-                y = self.function(case)(*(placed.tensor(name) for name in ("x", "weight", "bias")), case.eps)
+                y = self.function(case)(*placed.call, case.eps)
                 returned["y"] = y
                 results["y"] = _result(y)
                 stage = "backward"
-                if _differentiable(y, placed):
-                    names = case.requires_grad
-                    gradients = torch.autograd.grad(
-                        y, [placed.arguments[name].tensor for name in names], placed.tensor("dy"), allow_unused=True
-                    )
-                    returned |= {f"d{name}": gradient for name, gradient in zip(names, gradients, strict=True)}
-                    results |= {f"d{name}": _result(gradient) for name, gradient in zip(names, gradients, strict=True)}
+                gradients = _gradients(y, placed)
+                returned |= gradients
+                results |= {name: _result(gradient) for name, gradient in gradients.items()}
             except Exception as error:
                 raised = self.told(stage, error)
             disturbed = state.disturbed()
@@ -153,33 +158,158 @@ class TorchExecutor:
             too = "parameters" in way
             both, names = members(case, parameters=too), case.arrays if too else ("x", "dy")
             batch = {name: torch.stack([_on(member.arrays[name], case) for member in both]) for name in names}
-        with _threads(case.threads), warnings.catch_warnings():
+        with threads(case.threads), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            state = _GlobalState()
+            state = GlobalState()
             try:
                 results = WAYS[way](self.implementation.fn, given, case.eps, along, then, batch)
                 return Outcome({name: _result(value) for name, value in results.items()}, disturbed=state.disturbed())
             except Exception as error:
                 return Outcome(raised=Raised(way, type(error).__name__, str(error)), disturbed=state.disturbed())
 
+    def attempt(
+        self, placed: _Placed, given: Mapping[str, np.ndarray], *, mode: str = "", devices: Mapping[str, str] | None = None
+    ) -> Outcome:
+        """One call in a mode with other arrays in the place of some arguments; differentiated outside the mode where there is none."""
+        case, devices = placed.case, devices or {}
+        others = {
+            name: _argument(_guarded(array), devices.get(name, case.device), _is_floating(array) and name in case.requires_grad)
+            for name, array in given.items()
+        }
+        others |= {name: _argument(placed.arguments[name].storage, device, False) for name, device in devices.items() if name not in others}
+        attempted = _Placed(case, placed.arguments | others)
+        results, raised, stage = {}, None, "forward"
+        with threads(case.threads), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = GlobalState()
+            try:
+                with MODES[mode](case.device):
+                    y = self.function(case)(*attempted.call, case.eps)
+                results["y"] = _result(y)
+                stage = "backward"
+                if not mode:
+                    results |= {name: _result(gradient) for name, gradient in _gradients(y, attempted, cast=True).items()}
+            except Exception as error:
+                raised = self.told(stage, error)
+            disturbed = state.disturbed()
+        changed, spilled = _changes(attempted)
+        return Outcome(results, raised, changed, spilled, disturbed=disturbed)
+
+    def again(self, placed: _Placed) -> tuple[Outcome, Outcome]:
+        """One call, differentiated twice over the same graph: the first gradients, as they came, and the second."""
+        first, second, raised, stage = {}, {}, None, "forward"
+        rewritten: tuple[str, ...] = ()
+        with threads(placed.case.threads), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = GlobalState()
+            try:
+                y = self.function(placed.case)(*placed.call, placed.case.eps)
+                stage = "backward"
+                gradients = _gradients(y, placed, retain=True)
+                first = {name: _result(gradient) for name, gradient in gradients.items()}
+                second = {name: _result(gradient) for name, gradient in _gradients(y, placed, retain=True).items()}
+                rewritten = tuple(name for name, was in first.items() if not _same_result(was, _result(gradients[name])))
+            except Exception as error:
+                raised = self.told(stage, error)
+            state.disturbed()
+        return Outcome(first), Outcome(second, raised, rewritten=rewritten)
+
+    def rewrite(self, placed: _Placed, name: str, array: np.ndarray) -> Outcome:
+        """Call, overwrite one argument in place so that autograd can tell, differentiate, and put the old values back."""
+        argument, results, raised, stage = placed.arguments[name], {}, None, "forward"
+        other = np.array(argument.before)
+        Storage(other, argument.storage.shape, argument.storage.strides, argument.storage.offset).view()[...] = array
+        with threads(placed.case.threads), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = GlobalState()
+            try:
+                y = self.function(placed.case)(*placed.call, placed.case.eps)
+                with torch.no_grad():
+                    argument.memory.copy_(to_torch(other))
+                    torch.autograd.graph.increment_version(argument.tensor)  # it is no view of the memory
+                stage = "backward"
+                results = {key: _result(gradient) for key, gradient in _gradients(y, placed).items()}
+            except Exception as error:
+                raised = self.told(stage, error)
+            state.disturbed()
+        self.overwrite(placed, placed.case)
+        return Outcome(results, raised)
+
+    def together(self, cases: Sequence[Case]) -> list[Outcome]:
+        """One call and backward for each case, each in a thread of its own, all at once."""
+        outcomes, barrier = [Outcome()] * len(cases), Barrier(len(cases))
+
+        def one(number: int, placed: _Placed) -> None:
+            results, raised, stage = {}, None, "forward"
+            barrier.wait()
+            try:
+                y = self.function(placed.case)(*placed.call, placed.case.eps)
+                results["y"] = _result(y)
+                stage = "backward"
+                results |= {name: _result(gradient) for name, gradient in _gradients(y, placed).items()}
+            except Exception as error:
+                raised = self.told(stage, error)
+            outcomes[number] = Outcome(results, raised)
+
+        running = [Thread(target=one, args=(number, self.place(case))) for number, case in enumerate(cases)]
+        with threads(cases[0].threads), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = GlobalState()
+            for thread in running:
+                thread.start()
+            for thread in running:
+                thread.join()
+            state.disturbed()
+        return outcomes
+
 
 def _on(array: np.ndarray, case: Case) -> torch.Tensor:
     return to_torch(np.array(array)).to(case.device)
+
+
+def _argument(storage: Storage, device: str, requires_grad: bool) -> _Argument:
+    memory = to_torch(storage.buffer).to(device)
+    tensor = torch.empty(0, dtype=memory.dtype, device=memory.device)  # no view, whose base a compiler would guard on
+    tensor.set_(memory.untyped_storage(), storage.offset, storage.shape, storage.strides)
+    tensor.requires_grad_(requires_grad)
+    return _Argument(storage, memory, tensor, storage.buffer.copy())
+
+
+def _is_floating(array: np.ndarray) -> bool:
+    return array.dtype in {row.numpy for row in DTYPES.values()}
+
+
+def _guarded(array: np.ndarray) -> Storage:
+    """A contiguous array in a storage of its own; integers, among which none is poison, have no guard."""
+    if _is_floating(array):
+        return place(array, Layout())
+    return Storage(array.reshape(-1).copy(), array.shape, Layout().strides(array.shape), 0)
 
 
 def _result(value: Any) -> Result:
     if not isinstance(value, torch.Tensor):
         return Result(type(value).__name__)
     dtype = str(value.dtype).removeprefix("torch.")
-    array = to_numpy(value) if value.dtype in _FLOATING else None
+    array = to_numpy(value) if value.dtype in _FLOATING and value.device.type != "meta" else None
     return Result("Tensor", array, dtype, value.device.type)
 
 
-def _differentiable(y: Any, placed: _Placed) -> bool:
-    dy = placed.tensor("dy")
-    if not isinstance(y, torch.Tensor) or dy is None or not placed.case.requires_grad:
-        return False
-    return y.requires_grad and y.shape == dy.shape and y.dtype == dy.dtype and y.device == dy.device
+def _same_result(a: Result, b: Result) -> bool:
+    return a.array is None or b.array is None or _same_bits(a.array, b.array)
+
+
+def _gradients(y: Any, placed: _Placed, *, retain: bool = False, cast: bool = False) -> dict[str, Any]:
+    """Gradients by quantity, for dy or, with `cast`, for dy in y's dtype; none where y cannot be differentiated with it."""
+    dy, names = placed.tensor("dy"), placed.case.requires_grad
+    if not isinstance(y, torch.Tensor) or dy is None or not names:
+        return {}
+    if cast and y.is_floating_point():
+        dy = dy.to(y.dtype)
+    if not (y.requires_grad and y.shape == dy.shape and y.dtype == dy.dtype and y.device == dy.device):
+        return {}
+    arguments = [placed.arguments[name].tensor for name in names]
+    gradients = torch.autograd.grad(y, arguments, dy, retain_graph=retain, allow_unused=True)
+    return {f"d{name}": gradient for name, gradient in zip(names, gradients, strict=True)}
 
 
 def _changes(placed: _Placed) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -212,51 +342,3 @@ def _bits(array: np.ndarray) -> np.ndarray:
 
 def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return a.tobytes() == b.tobytes()
-
-
-class _GlobalState:
-    """State of torch that a call must leave as it was; restored where it did not."""
-
-    def __init__(self) -> None:
-        self.default_dtype = torch.get_default_dtype()
-        self.grad_mode = torch.is_grad_enabled()
-        self.threads = torch.get_num_threads()
-        self.random = torch.random.get_rng_state()
-        self.flushes = _flushes()
-
-    def disturbed(self) -> tuple[str, ...]:
-        """Names of what has changed since, put back."""
-        names = []
-        if torch.get_default_dtype() != self.default_dtype:
-            names.append("default dtype")
-            torch.set_default_dtype(self.default_dtype)
-        if torch.is_grad_enabled() != self.grad_mode:
-            names.append("grad mode")
-            torch.set_grad_enabled(self.grad_mode)
-        if torch.get_num_threads() != self.threads:
-            names.append("number of threads")
-            torch.set_num_threads(self.threads)
-        if not torch.equal(torch.random.get_rng_state(), self.random):
-            names.append("random state")
-            torch.random.set_rng_state(self.random)
-        if _flushes() != self.flushes:
-            names.append("denormal mode")
-            torch.set_flush_denormal(self.flushes)
-        return tuple(names)
-
-
-def _flushes() -> bool:
-    """Whether this thread flushes subnormals to zero."""
-    return float(torch.full((), 1e-40) * 1.0) == 0.0
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count != before:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        if count != before:
-            torch.set_num_threads(before)

@@ -3,17 +3,40 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from .bad_arguments import BAD_ARGUMENTS
 from .derivatives import DERIVATIVES
+from .extreme_range import EXTREME_RANGE
+from .history import HISTORY
+from .independence import BATCH_INVARIANCE, INDEPENDENCE
 from .law import Law
+from .modes import MODES
 from .result import RESULT
-from .state import HISTORY, SIDE_EFFECTS
+from .side_effects import SIDE_EFFECTS
 from .trial import Trial
 from .values import DEGENERATE, GRADIENTS, LAYOUT, SPECIAL_VALUES, VALUE
 
 __all__ = ["LAWS", "Law", "Trial", "select"]
 
 LAWS: Mapping[str, Law] = MappingProxyType(
-    {law.name: law for law in (RESULT, VALUE, GRADIENTS, SPECIAL_VALUES, DEGENERATE, LAYOUT, SIDE_EFFECTS, HISTORY, DERIVATIVES)}
+    {
+        law.name: law
+        for law in (
+            RESULT,
+            VALUE,
+            GRADIENTS,
+            SPECIAL_VALUES,
+            DEGENERATE,
+            LAYOUT,
+            SIDE_EFFECTS,
+            HISTORY,
+            INDEPENDENCE,
+            MODES,
+            DERIVATIVES,
+            BAD_ARGUMENTS,
+            BATCH_INVARIANCE,
+            EXTREME_RANGE,
+        )
+    }
 )
 
 

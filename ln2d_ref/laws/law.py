@@ -16,7 +16,8 @@ __all__ = ["Law"]
 class Law:
     """name, one-sentence claim, the reason why it is true, the cases it says something about, and the violations that a trial shows.
 
-    `stateful` laws run the implementation again; `opt_in` ones are judged only where they are asked for by name.
+    `stateful` laws run the implementation again; `opt_in` ones are judged only where they are asked for by name; those `aside` are of
+    calls outside the contract, and a search for all laws turns to them once the others have found nothing.
     """
 
     name: str
@@ -26,3 +27,4 @@ class Law:
     violations: Callable[[Trial], Iterator[Violation]]
     stateful: bool = False
     opt_in: bool = False
+    aside: bool = False

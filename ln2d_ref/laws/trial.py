@@ -23,12 +23,13 @@ _REFUSALS = frozenset({"ValueError", "RuntimeError", "TypeError", "NotImplemente
 
 
 class Trial:
-    """Lazy: laws that never ask for an expectation cost none."""
+    """Lazy: laws that never ask for an expectation cost none. `observed` gathers what is worth telling and breaks no law."""
 
     def __init__(self, executor: Executor, implementation: Implementation, case: Case) -> None:
         self.executor = executor
         self.implementation = implementation
         self.case = case
+        self.observed: list[str] = []
 
     @cached_property
     def placed(self) -> Any:
@@ -78,14 +79,8 @@ class Trial:
         """The violation that this quantity's ratios show."""
         values = self.ratios[quantity]
         single = self.case.group_size == 1 and self.case.x.size > 0 and quantity != "dbias"
-        headline, details = wrong_value(quantity, self.expected[quantity], self._actual(quantity), values, group_of_one=single)
+        headline, details = wrong_value(quantity, self.expected[quantity], array_of(self.outcome, quantity), values, group_of_one=single)
         return self.violation(law, quantity, headline, **details)
-
-    def _actual(self, quantity: str) -> np.ndarray:
-        array = self.outcome.results[quantity].array
-        if array is None:
-            raise LookupError(f"{quantity} did not come back")
-        return array
 
 
 def expectation(implementation: Implementation, case: Case) -> Mapping[str, Expected]:
@@ -109,3 +104,11 @@ def ratios(outcome: Outcome, expected: Mapping[str, Expected], case: Case) -> di
         if result is not None and result.array is not None and result.array.shape == expected[quantity].value.shape:
             found[quantity] = expected[quantity].ratios(result.array)
     return found
+
+
+def array_of(outcome: Outcome, quantity: str) -> np.ndarray:
+    """The array of a result. LookupError where it did not come back."""
+    array = outcome.results[quantity].array
+    if array is None:
+        raise LookupError(f"{quantity} did not come back")
+    return array

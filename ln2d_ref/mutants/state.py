@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import count
 
+import torch
 from torch import Tensor
 
+from ..semantics import on_axes
 from .mutant import Mutant
-from .parts import Call, finish, input_gradient, statistics
+from .parts import Call, bias_gradient, finish, input_gradient, normalise, read, statistics
 from .plant import plant
 
 __all__ = ["planted"]
@@ -76,6 +78,27 @@ def _xhat_as_scratch(g: Tensor, xhat: Tensor, rstd: Tensor, call: Call) -> Tenso
     return dx
 
 
+def _from_x_as_it_is(g: Tensor, xhat: Tensor, rstd: Tensor, call: Call) -> Tensor:
+    x = read(call.x.detach(), call)
+    mean, rstd = statistics(x, call)
+    return input_gradient(g, normalise(x, mean, rstd), rstd, call)
+
+
+def _weight_as_it_is(dy: Tensor, weight: Tensor | None, call: Call) -> Tensor:
+    return dy if weight is None else dy * on_axes(read(call.weight.detach(), call))
+
+
+def _dbias_buffer() -> Callable[[Tensor, Call], Tensor]:
+    """dbias in one buffer per shape and dtype."""
+    buffers: dict[object, Tensor] = {}
+
+    def part(dy: Tensor, call: Call) -> Tensor:
+        dbias = bias_gradient(dy, call).to(call.bias.dtype)
+        return buffers.setdefault((dbias.shape, dbias.dtype), torch.empty_like(dbias)).copy_(dbias)
+
+    return part
+
+
 def _statistics_shared() -> Callable[[Tensor, Call], tuple[Tensor, Tensor]]:
     scratch: dict[object, tuple[Tensor, Tensor]] = {}
 
@@ -123,6 +146,19 @@ def planted() -> Iterator[Mutant]:
             "aliasing and races",
             {"input_gradient": _xhat_as_scratch},
         ),
+        (
+            "dx_of_x_as_it_is",
+            "The backward pass takes the statistics from x as it is then, not as it was.",
+            "aliasing and races",
+            {"input_gradient": _from_x_as_it_is},
+        ),
+        (
+            "dx_of_weight_as_it_is",
+            "The backward pass reads the weight as it is then, not as it was.",
+            "aliasing and races",
+            {"cotangent": _weight_as_it_is},
+        ),
+        ("dbias_in_one_buffer", "Each dbias of one shape lies in one buffer.", "aliasing and races", {"bias_gradient": _dbias_buffer()}),
         (
             "statistics_shared",
             "Calls in several threads share the memory of mean and rstd.",

@@ -62,11 +62,41 @@ def test_side_effects(implementation, examiner, rotation, data):
 
 @given(data=DATA)
 def test_history(implementation, examiner, rotation, data):
-    """The same call gives the same again, and an overwritten argument's new values count."""
+    """The same call gives the same again and beside others, and gradients belong to the values at the time of the call."""
+    examine(examiner, data, rotation)
+
+
+@given(data=DATA)
+def test_independence(implementation, examiner, rotation, data):
+    """No group's values reach another group, and no bias's another channel, even where they overflow."""
+    examine(examiner, data, rotation)
+
+
+@given(data=DATA)
+def test_modes(implementation, examiner, rotation, data):
+    """no_grad, inference_mode, autocast and float32 parameters beside half inputs leave y right."""
     examine(examiner, data, rotation)
 
 
 @given(data=DATA)
 def test_derivatives(implementation, examiner, rotation, data):
     """Higher derivatives, forward mode and vmap are right, or refused with an exception."""
+    examine(examiner, data, rotation)
+
+
+@given(data=DATA)
+def test_bad_arguments(implementation, examiner, rotation, data):
+    """What is no call of a LayerNorm2d raises an exception that says so."""
+    examine(examiner, data, rotation)
+
+
+@given(data=DATA)
+def test_batch_invariance(implementation, examiner, rotation, data):
+    """Opt-in: a sample has the same bits alone and in any batch."""
+    examine(examiner, data, rotation)
+
+
+@given(data=DATA)
+def test_extreme_range(implementation, examiner, rotation, data):
+    """Opt-in: y and the parameters' gradients are right also where squares overflow."""
     examine(examiner, data, rotation)

@@ -37,7 +37,7 @@ CAUGHT = {
     "side_effects/written_past_end": "layout",
     "side_effects/denormal_mode": "side_effects",
     "state/cached_by_address": "history",
-    "state/cached_by_fingerprint": "history",
+    "state/cached_by_fingerprint": "history or value",
     "gradients/dx_without_mean": "gradients",
     "gradients/dx_without_projection": "gradients",
     "gradients/dx_own_term_off": "gradients",

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,15 @@ __all__ = ["INTERPRETED", "launch", "power", "processors", "readable"]
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 """Whether kernels run on the CPU in this process."""
 
+_ONE_AT_A_TIME = Lock()
+"""The interpreter patches triton.language for the time of a launch, and keeps the program's number in one place."""
+
 
 def launch(kernel: Any, programs: int, x: Tensor, *arguments: Any, elements: int = 4096, **constants: Any) -> None:
     """Run a kernel on x's device, on the current stream, with a warp for each 1024 elements of its tiles; every grid is in x alone."""
     acc = tl.float64 if x.dtype == torch.float64 else tl.float32
     if INTERPRETED:
-        with np.errstate(all="ignore"), _interpretable():
+        with _ONE_AT_A_TIME, np.errstate(all="ignore"), _interpretable():
             kernel[(programs,)](*arguments, ACC=acc, **constants)
         return
     with torch.cuda.device(x.device):
