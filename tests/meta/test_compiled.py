@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ln2d_ref import Case, Implementation, Violation, check, load
 from ln2d_ref.implementations import eager, executor_for, unavailable
 from ln2d_ref.implementations.torch import TorchExecutor
-from ln2d_ref.laws import LAWS
+from ln2d_ref.laws import LAWS, select
 from ln2d_ref.layout import Layout
 from ln2d_ref.signature import STATIC_SHAPES, Signature
 from strategies import cases, find_violation, judge
@@ -63,7 +63,7 @@ def test_an_honest_function_passes_in_shapes_of_one_signature():
     """One graph serves them all, sizes that are equal among them."""
     implementation = compiled(eager.composed_float32)
     signature = Signature.of(a_case())
-    examiner = Examiner(implementation, tuple(LAWS.values()))
+    examiner = Examiner(implementation, select())
 
     @settings(max_examples=30, database=None, deadline=None, phases=(Phase.generate,), suppress_health_check=list(HealthCheck))
     @given(cases(within=signature))
