@@ -1,0 +1,49 @@
+"""Known faults of released implementations: counted and reported, never hidden, and no reason for a run to be red.
+
+A violation that matches an entry is known. Each entry has a ceiling on error/bound and a predicate over the case, so that a second
+fault in the same quantity is still found, and a pinned case, which must go on failing: else the entry is stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ..case import Case
+from ..violation import Violation
+from .entries import LEDGER
+from .fault import KnownFault
+
+__all__ = ["LEDGER", "KnownFault", "crashing", "known_fault", "resembling", "stale"]
+
+
+def crashing(implementation: str, case: Case, ledger: tuple[KnownFault, ...] = LEDGER) -> KnownFault | None:
+    """The entry by which running this case would end the process, or None."""
+    return next((entry for entry in ledger if entry.crashes and entry.covers(implementation, case)), None)
+
+
+def known_fault(violation: Violation, ledger: tuple[KnownFault, ...] = LEDGER) -> KnownFault | None:
+    """The entry that explains a violation, or None."""
+    return next((entry for entry in ledger if entry.matches(violation)), None)
+
+
+def resembling(violation: Violation, ledger: tuple[KnownFault, ...] = LEDGER) -> KnownFault | None:
+    """An entry of another implementation that looks like a violation: same semantics, law, quantity, dtype and kind of case, or None."""
+    for entry in ledger:
+        alike = entry.implementation != violation.implementation and entry.matches(violation, implementation=entry.implementation)
+        if alike and entry.pinned_case().semantics == violation.case.semantics:
+            return entry
+    return None
+
+
+def stale(shown: Callable[[str, Case], Iterator[Violation]], ledger: tuple[KnownFault, ...] = LEDGER) -> list[KnownFault]:
+    """Entries for the installed release whose pinned case no longer fails; one that crashes is not run, and not judged.
+
+    `shown(name, case)` gives the violations of the implementation of that name.
+    """
+    return [
+        entry
+        for entry in ledger
+        if entry.current()
+        and not entry.crashes
+        and not any(entry.matches(violation) for violation in shown(entry.implementation, entry.pinned_case()))
+    ]
