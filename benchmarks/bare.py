@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from ln2d_ref import Case, Implementation
-from ln2d_ref.bounds import expect
 from ln2d_ref.implementations.torch import to_numpy, to_torch
-from ln2d_ref.ledger import LEDGER
+from ln2d_ref.laws.trial import expectation
+from ln2d_ref.ledger import crashing
 
-__all__ = ["bare_loop", "crashes"]
+__all__ = ["bare_loop"]
 
 
 def bare_loop(implementation: Implementation, cases: Iterable[Case], *, seed: int = 0) -> None:
@@ -25,22 +25,9 @@ def bare_loop(implementation: Implementation, cases: Iterable[Case], *, seed: in
     for case in cases:
         for array in case.arrays.values():
             rng.standard_normal(array.shape).astype(array.dtype)
-        if not crashes(implementation, case):
+        if crashing(implementation.name, case) is None:
             _run(implementation, case)
-        expect(
-            case.x,
-            case.weight,
-            case.bias,
-            case.dy if case.requires_grad else None,
-            eps=case.eps,
-            semantics=case.semantics,
-            arithmetic=implementation.arithmetic,
-        )
-
-
-def crashes(implementation: Implementation, case: Case) -> bool:
-    """Whether running the case is known to end the process."""
-    return any(entry.crashes and entry.covers(implementation.name, case) for entry in LEDGER)
+        expectation(implementation, case)
 
 
 def _run(implementation: Implementation, case: Case) -> None:

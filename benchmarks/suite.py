@@ -14,6 +14,7 @@ import torch
 from ln2d_ref import Case, Implementation, load
 from ln2d_ref.bounds import expect
 from strategies import search
+from strategies.examiner import Examiner
 
 from .alternation import Alternation, now, on_cpu
 from .bare import bare_loop
@@ -44,7 +45,7 @@ def judge(implementation: Implementation, *, cases: int, seed: int, laws: tuple[
     seen: list[Case] = []
     spent = [0.0]
 
-    class Watched(search.Examiner):
+    class Watched(Examiner):
         def examine(self, case: Case, *, stateful: bool = True) -> None:
             seen.append(case)
             start = now()

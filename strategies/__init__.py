@@ -5,8 +5,9 @@
 
 from .cases import cases
 from .epsilons import epsilons
+from .examiner import Report
 from .layouts import layouts
-from .search import Report, find_violation, judge
+from .search import find_violation, judge
 from .shapes import SHAPE_KINDS, shapes
 from .values import FINITE_REGIMES, REGIMES
 

@@ -18,7 +18,7 @@ from ln2d_ref import Implementation, Violation
 from ln2d_ref.implementations import REGISTERED, load, unavailable
 from ln2d_ref.laws import LAWS, select
 from ln2d_ref.semantics import SEMANTICS
-from strategies.search import Examiner, Unrepeatable
+from strategies.examiner import Examiner, Unrepeatable
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".ln2d"

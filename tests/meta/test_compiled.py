@@ -22,7 +22,7 @@ from ln2d_ref.laws import LAWS, select
 from ln2d_ref.layout import Layout
 from ln2d_ref.signature import STATIC_SHAPES, Signature
 from strategies import cases, find_violation, judge
-from strategies.search import Examiner
+from strategies.examiner import Examiner
 from strategies.signatures import ROUNDS, rounds_for, signatures
 
 ROOT = Path(__file__).parents[2]

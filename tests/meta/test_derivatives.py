@@ -29,7 +29,8 @@ from ln2d_ref.mutants.second_order import right_node
 from ln2d_ref.reproduction import write
 from ln2d_ref.semantics import SEMANTICS
 from strategies import cases, judge
-from strategies.search import Examiner, law_cases
+from strategies.examiner import Examiner
+from strategies.search import law_cases
 from strategies.values import FINITE_REGIMES
 from tests.meta import exact
 from tests.meta.test_reference import FORMS, NEGLIGIBLE, part_of_bound

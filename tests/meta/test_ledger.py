@@ -12,7 +12,7 @@ from ln2d_ref.check import violations
 from ln2d_ref.implementations import as_implementation, executor_for, load, unavailable
 from ln2d_ref.laws import Trial, select
 from ln2d_ref.ledger import LEDGER, known_fault, stale
-from strategies.search import Examiner
+from strategies.examiner import Examiner
 
 
 def shown(name: str, case: Case) -> Iterator[Violation]:

@@ -19,7 +19,7 @@ from ln2d_ref.implementations import as_implementation
 from ln2d_ref.laws import select
 from ln2d_ref.reproduction import folder_of, written_case
 from strategies import find_violation
-from strategies.search import Examiner
+from strategies.examiner import Examiner
 
 ROOT = Path(__file__).parents[2]
 
