@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ln2d_ref import Case, Implementation
-from ln2d_ref.implementations.torch import to_numpy, to_torch
+from ln2d_ref.implementations.torch_placed import to_numpy, to_torch
 from ln2d_ref.laws.trial import expectation
 from ln2d_ref.ledger import crashing
 

@@ -15,7 +15,7 @@ import torch
 
 from ln2d_ref import Case
 from ln2d_ref.check import violations
-from ln2d_ref.implementations.torch import to_numpy
+from ln2d_ref.implementations.torch_placed import to_numpy
 from ln2d_ref.laws import Trial, select
 from ln2d_ref.layout import Layout
 from ln2d_ref.ledger import known_fault

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["MODES", "GlobalState", "threads"]
+__all__ = ["MODES", "watched"]
 
 
 MODES: Mapping[str, Callable[[str], AbstractContextManager[Any]]] = MappingProxyType(
@@ -25,7 +26,7 @@ MODES: Mapping[str, Callable[[str], AbstractContextManager[Any]]] = MappingProxy
 """What a call may be made in, by name, for a device; "" is as users start."""
 
 
-class GlobalState:
+class _GlobalState:
     """State of torch that a call must leave as it was; restored where it did not."""
 
     def __init__(self) -> None:
@@ -62,7 +63,7 @@ def _flushes() -> bool:
 
 
 @contextmanager
-def threads(count: int) -> Iterator[None]:
+def _threads(count: int) -> Iterator[None]:
     """Set the number of threads for the time of a with statement."""
     before = torch.get_num_threads()
     if count != before:
@@ -72,3 +73,16 @@ def threads(count: int) -> Iterator[None]:
     finally:
         if count != before:
             torch.set_num_threads(before)
+
+
+@contextmanager
+def watched(count: int) -> Iterator[list[str]]:
+    """So many threads, and no warnings, which are not judged; what of the global state was changed is put back, and listed at the end."""
+    disturbed: list[str] = []
+    with _threads(count), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        state = _GlobalState()
+        try:
+            yield disturbed
+        finally:
+            disturbed += state.disturbed()

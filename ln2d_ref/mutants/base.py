@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..semantics import check_arguments, group_axes, on_axes
+from ..implementations.arguments import check_tensors
+from ..semantics import group_axes, on_axes
 from . import parts
 from .parts import Call, Gradients
 
@@ -96,14 +97,7 @@ def layer_norm_2d(
     """
 
     def fn(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
-        given = {"weight": weight, "bias": bias}
-        shapes = {name: None if tensor is None else tuple(tensor.shape) for name, tensor in given.items()}
-        check_arguments(tuple(x.shape), shapes, eps, semantics)
-        for name, tensor in {"x": x, **given}.items():
-            if tensor is not None and not tensor.is_floating_point():
-                raise TypeError(f"{name} has dtype {tensor.dtype}, but must have a floating one")
-            if tensor is not None and tensor.device != x.device:
-                raise ValueError(f"{name} is on {tensor.device}, but must be on {x.device}, where x is")
+        check_tensors(x, weight, bias, eps, semantics)
         return form.deliver(node.apply(x, weight, bias, eps, axes or group_axes(semantics), form), x)
 
     return fn

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ln2d_ref.dtypes import DTYPES
-from ln2d_ref.implementations.torch import to_numpy, to_torch
+from ln2d_ref.implementations.torch_placed import to_numpy, to_torch
 from ln2d_ref.layout import GUARD, Layout, Storage, place
 from strategies import layouts
 

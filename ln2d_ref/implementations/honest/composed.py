@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from ...semantics import group_axes
-from .layer_norm import arithmetic_dtype, check_tensors
+from ..arguments import check_tensors
+from .layer_norm import arithmetic_dtype
 
 __all__ = ["composed"]
 

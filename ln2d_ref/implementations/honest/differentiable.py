@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ...semantics import affine_axes, group_axes, on_axes
-from .layer_norm import arithmetic_dtype, check_tensors
+from ..arguments import check_tensors
+from .layer_norm import arithmetic_dtype
 
 __all__ = ["centred", "composed_var_mean", "counted", "node", "second_order_by_hand"]
 

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...dtypes import DTYPES
-from ...semantics import affine_axes, check_arguments, group_size, on_axes
+from ...semantics import affine_axes, group_size, on_axes
+from ..arguments import check_tensors
 from .exact import Array
 from .moments import Statistics, two_pass
 from .roots import Root, reciprocal_root
 from .steps import InputGradient, LastStep, Normalised, centred, normalised, plain
 from .sums import Sum, Sums, sequential
 
-__all__ = ["Recipe", "arithmetic_dtype", "check_tensors", "layer_norm"]
+__all__ = ["Recipe", "arithmetic_dtype", "layer_norm"]
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,6 @@ def layer_norm(recipe: Recipe, semantics: str) -> Callable[..., Any]:
         return _LayerNorm.apply(x, weight, bias, eps, semantics, recipe)
 
     return honest_layer_norm
-
-
-def check_tensors(x: Any, weight: Any, bias: Any, eps: float, semantics: str) -> None:
-    """Raise TypeError for a dtype, ValueError for a shape, a device or an eps, that no LayerNorm2d is defined on."""
-    for name, tensor in (("x", x), ("weight", weight), ("bias", bias)):
-        if tensor is None and name != "x":
-            continue
-        if not isinstance(tensor, torch.Tensor) or str(tensor.dtype).removeprefix("torch.") not in DTYPES:
-            got = getattr(tensor, "dtype", type(tensor).__name__)
-            raise TypeError(f"{name} is {got}, but must be a tensor of {', '.join(DTYPES)}")
-        if tensor.device != x.device:
-            raise ValueError(f"{name} is on {tensor.device}, but must be on {x.device} like x")
-    shapes = {name: None if p is None else tuple(p.shape) for name, p in (("weight", weight), ("bias", bias))}
-    check_arguments(tuple(x.shape), shapes, eps, semantics)
 
 
 def arithmetic_dtype(least: torch.dtype, *tensors: Any) -> torch.dtype:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ...semantics import check_arguments
+from ..arguments import check_tensors
 from .second_order import second_order
 
 __all__ = ["Backward", "Forward", "Gradients", "arithmetic_dtype", "register"]
@@ -32,18 +32,6 @@ _BACKWARD = (
 def arithmetic_dtype(x: Tensor) -> torch.dtype:
     """float64 for float64, else float32: what statistics and sums are kept in."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def _check(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, semantics: str) -> None:
-    """Raise ValueError for shapes, devices or an eps that do not fit, TypeError for a dtype that is not floating."""
-    given = {"weight": weight, "bias": bias}
-    shapes = {name: None if tensor is None else tuple(tensor.shape) for name, tensor in given.items()}
-    check_arguments(tuple(x.shape), shapes, eps, semantics)
-    for name, tensor in {"x": x, **given}.items():
-        if tensor is not None and not tensor.is_floating_point():
-            raise TypeError(f"{name} has dtype {tensor.dtype}, but must have a floating one")
-        if tensor is not None and tensor.device != x.device:
-            raise ValueError(f"{name} is on {tensor.device}, but must be on {x.device}, where x is")
 
 
 def _refuse_tangents(name: str, *given: Tensor | None) -> None:
@@ -69,13 +57,13 @@ def register(
     """
 
     def run_forward(x: Tensor, weight: Any, bias: Any, eps: float, semantics: str) -> tuple[Tensor, Tensor, Tensor]:
-        _check(x, weight, bias, eps, semantics)
+        check_tensors(x, weight, bias, eps, semantics)
         if x.numel() == 0:
             return empty_like(x, semantics), _statistics_like(x, semantics).zero_(), _statistics_like(x, semantics).zero_()
         return forward(x, weight, bias, eps, semantics)
 
     def fake_forward(x: Tensor, weight: Any, bias: Any, eps: float, semantics: str) -> tuple[Tensor, Tensor, Tensor]:
-        _check(x, weight, bias, eps, semantics)
+        check_tensors(x, weight, bias, eps, semantics)
         return empty_like(x, semantics), _statistics_like(x, semantics), _statistics_like(x, semantics)
 
     def run_backward(
