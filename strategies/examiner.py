@@ -57,6 +57,8 @@ class Report:
 class Examiner:
     """Judges one case after another; remembers the first new violation's law and quantity, and the smallest case for it.
 
+    Stateful laws are judged where asked, on the first case with elements (an implementation may keep what it meets first), and, once
+    one is found broken, on every further case.
     `limit` is the number of cases after which it has seen enough, if it found nothing.
     """
 
@@ -66,6 +68,7 @@ class Examiner:
     ledger: tuple[KnownFault, ...] = LEDGER
     limit: int | None = None
     cases: int = 0
+    met: bool = False
     found: Violation | None = None
     worst: dict[tuple[str, str], float] = field(default_factory=dict)
     known: Counter[str] = field(default_factory=Counter)
@@ -78,7 +81,6 @@ class Examiner:
 
     def examine(self, case: Case, *, stateful: bool = True) -> None:
         """Judge a case; raise the Violation that it shows, if new, or Unrepeatable if it does not come back."""
-        laws = self.laws if stateful else self.stateless
         crash = crashing(self.implementation.name, case, self.ledger)
         if crash is not None:
             self.known[crash.name] += 1
@@ -87,6 +89,7 @@ class Examiner:
             return  # a smaller case of another signature runs another graph
         if self.found is None:
             self.cases += 1
+        laws = self.laws if stateful or self._calls_for_state(case) else self.stateless
         violation = self._first_new(case, laws)
         if violation is None:
             return
@@ -113,6 +116,10 @@ class Examiner:
     def report(self, violation: Violation | None) -> Report:
         """What has been seen so far."""
         return Report(violation, self.cases, dict(self.worst), dict(self.known), dict(self.observations))
+
+    def _calls_for_state(self, case: Case) -> bool:
+        first, self.met = case.x.size > 0 and not self.met, self.met or case.x.size > 0
+        return first or (self.found is not None and all(law.name != self.found.law for law in self.stateless))
 
     def _first_new(self, case: Case, laws: tuple[Law, ...]) -> Violation | None:
         trial = Trial(self.executor, self.implementation, case)
