@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,25 +19,51 @@ from ln2d_ref.semantics import SEMANTICS, group_axes
 from ln2d_ref.signature import Signature
 
 from .arguments import some_of
-from .draws import chances, choices, integers, unrepeating, weighted
-from .epsilons import epsilons
-from .layouts import layouts
+from .draws import Draws, digits, unrepeating
+from .epsilons import EPSILON_DIGITS, pick_epsilon
+from .layouts import LAYOUT_DIGITS, pick_layout
 from .parameters import BIASES, GRADIENTS, WEIGHTS, cancelling_bias
-from .shapes import SHAPE_KINDS, shapes
-from .signatures import layouts_within, shapes_within
+from .shapes import SHAPE_DIGITS, SHAPE_KINDS, pick_shape
+from .signatures import pick_layouts_within, pick_shape_within
 from .values import REGIMES, Setting, fill, rounded
 
 __all__ = ["cases"]
 
 _SUBSETS = (("x", "weight", "bias"), ("x",), ("weight",), ("bias",), ("weight", "bias"), ("x", "weight"), ())
-_SMALL = 64  # elements of x, up to which values may be drawn one by one
+_SMALL = 64  # elements of x, up to which values may be picked one by one
 _UNITS = (1.0, 0.5, 0.125, 100.0, 2.0**-10)
-_CENTRES = (0.0, 1.0, 100.0, -4096.0)
+_CENTRES = {"x": (0.0, 1.0, 100.0, -4096.0), "weight": (1.0, 0.0), "bias": (0.0, 1.0), "dy": (0.0, 1.0)}
+_WEIGHT_KINDS = ((4, "normal"), (2, "with_zeros"), (1, "near_one"), (1, "large"), (1, "ones"))
+_BIAS_KINDS = ((4, "normal"), (2, "cancelling"), (1, "with_zeros"), (1, "large"), (1, "zeros"))
+_GRADIENT_KINDS = ((5, "normal"), (1, "ones"), (1, "one_hot"), (1, "constant"), (1, "aligned"), (1, "with_zeros"))
+
+_SETTING_DIGITS = 9 + EPSILON_DIGITS + SHAPE_DIGITS
+_LAYOUTS_DIGITS = 2 + 4 * LAYOUT_DIGITS
+_WITHIN_DIGITS = 11 + LAYOUT_DIGITS
+_BULK_DIGITS = 10
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """What may be picked, and has been checked; `within` signatures decide all but regimes and max_elements."""
+
+    semantics: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    affine: tuple[str, ...]
+    affine_shape: str
+    eps: float | None
+    devices: tuple[str, ...]
+    shape_kinds: tuple[str, ...]
+    regimes: tuple[str, ...]
+    allow_contiguous: bool
+    allow_strided: bool
+    max_elements: int
+    within: tuple[Signature, ...]
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What has been drawn before the values are."""
+    """What has been picked before layouts and values are."""
 
     shape: tuple[int, ...]
     parameter: tuple[int, ...]
@@ -44,12 +71,21 @@ class _Plan:
     semantics: str
     eps: float
     affine: str
+    requires_grad: tuple[str, ...]
+    device: str
+    threads: int
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """Of an argument."""
+        return self.shape if name in ("x", "dy") else self.parameter
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the arguments that there are."""
+        return ("x", *(name for name in ("weight", "bias") if self.affine in ("both", name)), "dy")
 
 
-@unrepeating
-@st.composite
 def cases(
-    draw: st.DrawFn,
     *,
     semantics: str | Sequence[str] = SEMANTICS,
     dtypes: str | Sequence[str] = tuple(DTYPES),
@@ -62,9 +98,9 @@ def cases(
     allow_contiguous: bool = True,
     allow_strided: bool = True,
     max_elements: int = 8200,
-    within: Signature | None = None,
-) -> Case:
-    """Cases that a right implementation must pass; shrink towards a small contiguous one; values drawn one by one, towards small multiples.
+    within: Sequence[Signature] = (),
+) -> st.SearchStrategy[Case]:
+    """Cases that a right implementation must pass; shrink towards a small contiguous one with values that are small integers.
 
     semantics, dtypes, affine, devices   names to choose from, as in Implementation
     affine_shape                         "channel" for (C,), "element" for (C, H, W) (sample semantics only)
@@ -72,40 +108,51 @@ def cases(
     shape_kinds, regimes                 names in shapes.SHAPE_KINDS and values.REGIMES; without "nonfinite" all is finite
     allow_contiguous, allow_strided      whether all arguments may be contiguous, and whether any may be strided
     max_elements                         of x (a rare shape has more)
-    within                               a compile signature, which then decides all of these but regimes and max_elements
+    within                               compile signatures, which then decide all of these but regimes and max_elements
     Raises InvalidArgument for any other value.
     """
-    semantics, dtypes = some_of("semantics", semantics, SEMANTICS), some_of("dtypes", dtypes, tuple(DTYPES))
-    affine, devices = some_of("affine", affine, AFFINE_COMBINATIONS), some_of("devices", devices, ("cpu", "cuda"))
-    regimes = some_of("regimes", regimes, tuple(REGIMES))
     some_of("affine_shape", affine_shape, ("channel", "element"))
     if not allow_contiguous and not allow_strided:
         raise InvalidArgument("allow_contiguous and allow_strided are both False, but one must be True")
     if max_elements < 64:
         raise InvalidArgument(f"max_elements is {max_elements!r}, but must be at least 64")
-    if within is not None:
-        semantics, dtypes, affine, eps, devices = (within.semantics,), (within.dtype,), (within.affine,), within.eps, (within.device,)
-        affine_shape = "element" if within.element else "channel"
-    which = draw(choices(semantics), label="semantics")
-    dtype = draw(choices(dtypes), label="dtype")
-    elements = max(64, max_elements // 4) if dtype == "float64" else max_elements  # double-double costs ten times as much
-    drawn_shapes = shapes(which, kinds=shape_kinds, max_elements=elements) if within is None else shapes_within(within, elements)
-    shape = draw(drawn_shapes, label="shape")
-    parameter = shape[1:] if affine_shape == "element" and which == "sample" else shape[1:2]
-    combination = draw(choices(affine), label="affine")
-    drawn_eps = draw(epsilons(), label="eps") if eps is None else float(eps)
-    if not (isinstance(drawn_eps, float) and 0 <= drawn_eps < float("inf")):
+    if eps is not None and not 0 <= eps < float("inf"):
         raise InvalidArgument(f"eps is {eps!r}, but must be None or a finite number >= 0")
-    plan = _Plan(shape, parameter, dtype, which, drawn_eps, combination)
-    laid_out = draw(_layouts(plan, allow_contiguous, allow_strided) if within is None else layouts_within(within), label="layouts")
-    size = int(np.prod(shape, dtype=np.int64))
-    one_by_one = (
-        draw(integers(0, 2), label="one by one") == 2
-    )  # drawn in any case, so that a small array takes no more draws than a large one
-    if one_by_one and 0 < size <= _SMALL and regimes != ("nonfinite",):
-        regime, arrays = "small", draw(_small_arrays(plan), label="values")
+    scope = _Scope(
+        some_of("semantics", semantics, SEMANTICS),
+        some_of("dtypes", dtypes, tuple(DTYPES)),
+        some_of("affine", affine, AFFINE_COMBINATIONS),
+        affine_shape,
+        None if eps is None else float(eps),
+        some_of("devices", devices, ("cpu", "cuda")),
+        some_of("shape_kinds", shape_kinds, SHAPE_KINDS),
+        some_of("regimes", regimes, tuple(REGIMES)),
+        allow_contiguous,
+        allow_strided,
+        max_elements,
+        tuple(within),
+    )
+    return unrepeating(_cases(scope))
+
+
+@st.composite
+def _cases(draw: st.DrawFn, scope: _Scope) -> Case:
+    """In three draws, four where something is strided: settings, layouts, values."""
+    laid_out: dict[str, Layout] = {}
+    if scope.within:
+        setting = draw(digits(_WITHIN_DIGITS))
+        plan, laid_out = _plan_within(setting, scope)
     else:
-        regime, arrays = draw(_bulk_arrays(plan, regimes), label="values")
+        setting = draw(digits(_SETTING_DIGITS))
+        plan = _plan(setting, scope)
+        if (setting.chance(2) or not scope.allow_contiguous) and scope.allow_strided:
+            laid_out = _layouts(draw(digits(_LAYOUTS_DIGITS)), plan)
+    one_by_one = setting.integer(0, 2) == 0 and 0 < math.prod(plan.shape) <= _SMALL and scope.regimes != ("nonfinite",)
+    if one_by_one:
+        count = sum(2 + math.prod(plan.shape_of(name)) for name in plan.names)
+        regime, arrays = "small", _small_arrays(draw(digits(count)), plan)
+    else:
+        regime, arrays = _bulk_arrays(draw(digits(_BULK_DIGITS)), plan, scope.regimes)
     for name, layout in laid_out.items():
         if layout.expanded and name in arrays:
             arrays[name] = _constant_along(arrays[name], layout.expanded)
@@ -113,87 +160,112 @@ def cases(
     return Case(
         **arrays,
         eps=_usable_eps(plan, arrays["x"]),
-        semantics=which,
+        semantics=plan.semantics,
         layouts={name: layout for name, layout in laid_out.items() if name in arrays},
-        requires_grad=draw(_subsets()) if within is None else within.requires_grad,
-        device=draw(choices(devices), label="device"),
-        threads=draw(choices((1, 1, 2)), label="threads") if within is None else within.threads,
+        requires_grad=plan.requires_grad,
+        device=plan.device,
+        threads=plan.threads,
         regime=regime,
     )
 
 
-@st.composite
-def _subsets(draw: st.DrawFn) -> tuple[str, ...]:
-    """What requires grad: everything in two cases of three."""
-    return _SUBSETS[0] if draw(chances(3), label="subset") is False else draw(choices(_SUBSETS), label="requires_grad")
+def _plan(draws: Draws, scope: _Scope) -> _Plan:
+    """Everything requires grad in two cases of three, and more."""
+    semantics, dtype, affine = draws.choice(scope.semantics), draws.choice(scope.dtypes), draws.choice(scope.affine)
+    common, which = not draws.chance(3), draws.choice(_SUBSETS)
+    device, threads = draws.choice(scope.devices), draws.choice((1, 1, 2))
+    picked = pick_epsilon(draws.part(EPSILON_DIGITS))
+    shape = pick_shape(draws.part(SHAPE_DIGITS), semantics, scope.shape_kinds, _most_elements(dtype, scope))
+    return _Plan(
+        shape,
+        shape[1:] if scope.affine_shape == "element" and semantics == "sample" else shape[1:2],
+        dtype,
+        semantics,
+        picked if scope.eps is None else scope.eps,
+        affine,
+        _SUBSETS[0] if common else which,
+        device,
+        threads,
+    )
 
 
-@st.composite
-def _layouts(draw: st.DrawFn, plan: _Plan, allow_contiguous: bool, allow_strided: bool) -> dict[str, Layout]:
-    """A layout for each argument: all contiguous in half of the cases, if allowed."""
-    if not allow_strided or (allow_contiguous and draw(integers(0, 1), label="any strided") == 0):
-        return {}
-    main = draw(choices(("x", "dy")), label="strided argument")
-    drawn = {main: draw(layouts(4, allow_contiguous=False), label=f"layout of {main}")}
-    other = "dy" if main == "x" else "x"
-    drawn[other] = draw(layouts(4), label=f"layout of {other}")
-    if draw(integers(0, 2), label="parameters strided") == 2:
-        for name in ("weight", "bias"):
-            drawn[name] = draw(layouts(len(plan.parameter)), label=f"layout of {name}")
-    return drawn
+def _plan_within(draws: Draws, scope: _Scope) -> tuple[_Plan, dict[str, Layout]]:
+    """Of one of the signatures, with its layouts."""
+    signature = draws.part(2).choice(scope.within)
+    laid_out = pick_layouts_within(draws.part(1 + LAYOUT_DIGITS), signature)
+    shape = pick_shape_within(draws.part(7), signature, _most_elements(signature.dtype, scope))
+    plan = _Plan(
+        shape,
+        shape[1:] if signature.element else shape[1:2],
+        signature.dtype,
+        signature.semantics,
+        signature.eps,
+        signature.affine,
+        signature.requires_grad,
+        signature.device,
+        signature.threads,
+    )
+    return plan, laid_out
 
 
-@st.composite
-def _bulk_arrays(draw: st.DrawFn, plan: _Plan, regimes: tuple[str, ...]) -> tuple[str, dict[str, np.ndarray]]:
+def _most_elements(dtype: str, scope: _Scope) -> int:
+    return max(64, scope.max_elements // 4) if dtype == "float64" else scope.max_elements  # double-double costs ten times as much
+
+
+def _layouts(draws: Draws, plan: _Plan) -> dict[str, Layout]:
+    """A layout for each argument: x or dy strided, the other perhaps, the parameters in one case of three."""
+    main, parameters_too = draws.choice(("x", "dy")), draws.chance(3)
+    picked = {
+        main: pick_layout(draws.part(LAYOUT_DIGITS), 4, allow_contiguous=False),
+        "dy" if main == "x" else "x": pick_layout(draws.part(LAYOUT_DIGITS), 4),
+    }
+    parameters = {name: pick_layout(draws.part(LAYOUT_DIGITS), len(plan.parameter)) for name in ("weight", "bias")}
+    return picked | parameters if parameters_too else picked
+
+
+def _bulk_arrays(draws: Draws, plan: _Plan, regimes: tuple[str, ...]) -> tuple[str, dict[str, np.ndarray]]:
     """Arrays from a seed, a regime for x and one for each parameter."""
-    regime = draw(choices(regimes), label="regime")
     dtype = DTYPES[plan.dtype]
-    strength = draw(integers(0, 8), label="strength") / 8
-    rng = np.random.Generator(np.random.SFC64(draw(integers(0, (1 << 32) - 1), label="seed")))
+    regime, strength, also_in = draws.choice(regimes), draws.integer(0, 8) / 8, draws.choice(("x", "weight", "dy"))
+    weight_kind, bias_kind, dy_kind = draws.weighted(_WEIGHT_KINDS), draws.weighted(_BIAS_KINDS), draws.weighted(_GRADIENT_KINDS)
+    rng = np.random.Generator(np.random.SFC64(draws.integer(0, (1 << 32) - 1)))
     arrays = {"x": fill(regime, rng, Setting(plan.shape, dtype, plan.semantics, plan.eps, strength))}
-    special = regime == "nonfinite" and draw(integers(0, 2), label="also in")
-    if plan.affine in ("both", "weight"):
-        kind = "nonfinite" if special == 1 else draw(weighted(_PARAMETER_WEIGHTS), label="weight regime")
-        arrays["weight"] = rounded((GRADIENTS if special == 1 else WEIGHTS)[kind](rng, plan.parameter), dtype)
-    if plan.affine in ("both", "bias"):
-        kind = draw(weighted(_BIAS_WEIGHTS), label="bias regime")
-        if kind == "cancelling" and regime != "nonfinite" and arrays["x"].size and plan.affine == "both":
+    if "weight" in plan.names:
+        values = GRADIENTS["nonfinite"] if regime == "nonfinite" and also_in == "weight" else WEIGHTS[weight_kind]
+        arrays["weight"] = rounded(values(rng, plan.parameter), dtype)
+    if "bias" in plan.names:
+        if bias_kind == "cancelling" and regime != "nonfinite" and arrays["x"].size and plan.affine == "both":
             bias = cancelling_bias(arrays["x"], arrays["weight"], plan.eps, plan.semantics, plan.parameter)
         else:
-            bias = BIASES["normal" if kind == "cancelling" else kind](rng, plan.parameter)
+            bias = BIASES["normal" if bias_kind == "cancelling" else bias_kind](rng, plan.parameter)
         arrays["bias"] = rounded(bias, dtype)
-    kind = "nonfinite" if special == 2 else draw(weighted(_GRADIENT_WEIGHTS), label="dy regime")
-    dy = arrays["x"].astype(np.float64) if kind == "aligned" else GRADIENTS[kind](rng, plan.shape)
-    if kind == "aligned" and (regime == "nonfinite" or np.abs(dy).max(initial=0.0) > 1e4):
+    if regime == "nonfinite" and also_in == "dy":
+        dy = GRADIENTS["nonfinite"](rng, plan.shape)
+    elif dy_kind != "aligned":
+        dy = GRADIENTS[dy_kind](rng, plan.shape)
+    elif regime == "nonfinite" or np.abs(dy := arrays["x"].astype(np.float64)).max(initial=0.0) > 1e4:
         dy = GRADIENTS["normal"](rng, plan.shape)
     arrays["dy"] = rounded(dy, dtype)
     return regime, arrays
 
 
-_PARAMETER_WEIGHTS = ((4, "normal"), (2, "with_zeros"), (1, "near_one"), (1, "large"), (1, "ones"))
-_BIAS_WEIGHTS = ((4, "normal"), (2, "cancelling"), (1, "with_zeros"), (1, "large"), (1, "zeros"))
-_GRADIENT_WEIGHTS = ((5, "normal"), (1, "ones"), (1, "one_hot"), (1, "constant"), (1, "aligned"), (1, "with_zeros"))
+def _small_arrays(draws: Draws, plan: _Plan) -> dict[str, np.ndarray]:
+    """Arrays picked value by value, so that a failure is readable: centre + unit·k for small integers k.
 
+    The first are x = 0, 1, 2, …, weight = 1, bias = 0 and a one-hot dy, on which most mistakes show.
+    """
+    first = {"x": lambda at: at % 7, "dy": lambda at: at == 0}
 
-@st.composite
-def _small_arrays(draw: st.DrawFn, plan: _Plan) -> dict[str, np.ndarray]:
-    """Arrays drawn value by value: centre + unit·k for small integers k, so that a failure is readable."""
-    dtype = DTYPES[plan.dtype]
+    def picked(name: str) -> np.ndarray:
+        unit, centre = draws.choice(_UNITS), draws.choice(_CENTRES[name])
+        shape = plan.shape_of(name)
+        steps = np.array([draws.integer(0, 16) for _ in range(math.prod(shape))])
+        signed = (steps + 1) // 2 * np.where(steps % 2, 1.0, -1.0)
+        if name in first:
+            signed += first[name](np.arange(signed.size))
+        return rounded((centre + unit * signed).reshape(shape), DTYPES[plan.dtype])
 
-    def drawn(name: str, shape: tuple[int, ...], centres: tuple[float, ...]) -> np.ndarray:
-        unit, centre = draw(choices(_UNITS), label=f"unit of {name}"), draw(choices(centres), label=f"centre of {name}")
-        count = int(np.prod(shape))
-        steps = draw(st.lists(integers(0, 16), min_size=count, max_size=count), label=name)
-        signed = np.array([(k + 1) // 2 * (1 if k % 2 else -1) for k in steps], dtype=np.float64)
-        return rounded((centre + unit * signed).reshape(shape), dtype)
-
-    arrays = {"x": drawn("x", plan.shape, _CENTRES)}
-    if plan.affine in ("both", "weight"):
-        arrays["weight"] = drawn("weight", plan.parameter, (1.0, 0.0))
-    if plan.affine in ("both", "bias"):
-        arrays["bias"] = drawn("bias", plan.parameter, (0.0, 1.0))
-    arrays["dy"] = drawn("dy", plan.shape, (0.0, 1.0))
-    return arrays
+    return {name: picked(name) for name in plan.names}
 
 
 def _constant_along(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:

@@ -21,7 +21,7 @@ from ln2d_ref.implementations import as_implementation
 from ln2d_ref.laws import Law, select
 
 from .cases import cases
-from .draws import chances, choices
+from .draws import drawn, unrepeating
 from .examiner import Examiner, Report, Unrepeatable
 from .signatures import rounds_for, signatures
 from .values import FINITE_REGIMES
@@ -62,13 +62,9 @@ def law_cases(
         "eps": implementation.eps,
         "devices": implementation.devices,
     }
-    settled = {**declared, **_LAW_CASES.get(law or "", {}), **arguments}
-    if implementation.framework == "compile":
-        chosen = signatures(implementation, law, seed=rotation, rounds=rounds)
-        drawn = choices(chosen).flatmap(lambda signature: cases(**settled, within=signature))
-    else:
-        drawn = cases(**settled)
-    return st.tuples(drawn, st.just(True) if law is not None else chances(4))
+    within = signatures(implementation, law, seed=rotation, rounds=rounds) if implementation.framework == "compile" else ()
+    found = cases(**{**declared, **_LAW_CASES.get(law or "", {}), **arguments}, within=within)
+    return unrepeating(st.tuples(found, st.just(True) if law is not None else drawn(1, lambda draws: draws.chance(4))))
 
 
 def judge(

@@ -11,9 +11,9 @@ from hypothesis.errors import InvalidArgument
 from ln2d_ref.semantics import SEMANTICS
 
 from .arguments import some_of
-from .draws import choices, integers, weighted
+from .draws import Draws, drawn
 
-__all__ = ["SHAPE_KINDS", "shapes"]
+__all__ = ["SHAPE_DIGITS", "SHAPE_KINDS", "pick_shape", "shapes"]
 
 Shape = tuple[int, int, int, int]
 
@@ -26,71 +26,65 @@ single   one-element groups
 empty    N, H or W is 0
 """
 
+SHAPE_DIGITS = 6
 _WEIGHTS = {"small": 8, "medium": 8, "tile": 5, "rows": 3, "single": 2, "empty": 2}
 _SIDES = (1, 2, 3, 4, 5, 7, 8, 11, 13, 16, 17, 20)
 _CHANNELS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64)
 
 
-@st.composite
-def shapes(
-    draw: st.DrawFn,
-    semantics: str = "channel",
-    *,
-    kinds: Sequence[str] = SHAPE_KINDS,
-    max_elements: int = 8200,
-) -> Shape:
+def shapes(semantics: str = "channel", *, kinds: str | Sequence[str] = SHAPE_KINDS, max_elements: int = 8200) -> st.SearchStrategy[Shape]:
     """Shapes of at most `max_elements` elements, but for a rare one of `rows`; shrink towards (1, 2, 1, 1).
 
     The default admits a group of 8193. From 2048 up, `rows` sometimes goes to 65,537 groups of 2 or 3 whatever it is.
     """
     some_of("semantics", semantics, SEMANTICS)
-    kinds = some_of("kinds", kinds, SHAPE_KINDS)
+    named = some_of("kinds", kinds, SHAPE_KINDS)
     if max_elements < 64:
         raise InvalidArgument(f"max_elements is {max_elements!r}, but must be at least 64")
-    kind = draw(weighted(tuple((_WEIGHTS[kind], kind) for kind in SHAPE_KINDS if kind in kinds)), label="shape kind")
+    return drawn(SHAPE_DIGITS, lambda draws: pick_shape(draws, semantics, named, max_elements))
+
+
+def pick_shape(draws: Draws, semantics: str, kinds: tuple[str, ...], max_elements: int) -> Shape:
+    """As `shapes` says."""
+    kind = draws.weighted(tuple((_WEIGHTS[kind], kind) for kind in SHAPE_KINDS if kind in kinds))
     if kind == "small":
-        n, c = draw(integers(1, 4), label="N"), draw(integers(2 if semantics == "channel" else 1, 4), label="C")
-        h, w = draw(integers(1, 4), label="H"), draw(integers(1, 4), label="W")
+        n, c = draws.integer(1, 4), draws.integer(2 if semantics == "channel" else 1, 4)
+        h, w = draws.integer(1, 4), draws.integer(1, 4)
         return _within(n, 2 if c * h * w == 1 else c, h, w, max_elements)
     if kind == "medium":
-        n, c = draw(integers(1, 4), label="N"), draw(choices(_CHANNELS[1:]), label="C")
-        h, w = draw(choices(_SIDES), label="H"), draw(choices(_SIDES), label="W")
-        return _within(n, c, h, w, max_elements)
+        n, c = draws.integer(1, 4), draws.choice(_CHANNELS[1:])
+        return _within(n, c, draws.choice(_SIDES), draws.choice(_SIDES), max_elements)
     if kind == "single":
-        n, _, h, w = (draw(integers(1, 4), label=side) for side in "NCHW")  # as many draws as `small`, which is simpler
+        n, h, w = (draws.integer(1, 4) for _ in range(3))
         return (n, 1, h, w) if semantics == "channel" else (n, 1, 1, 1)
     if kind == "empty":
-        sides = [draw(integers(1, 3), label=side) for side in "NCHW"]
-        sides[draw(choices((0, 2, 3)), label="empty axis")] = 0
+        sides = [draws.integer(1, 3) for _ in range(4)]
+        sides[draws.choice((0, 2, 3))] = 0
         return sides[0], sides[1], sides[2], sides[3]
-    if kind == "tile":
-        return draw(_tiles(semantics, max_elements), label="tile")
-    return draw(_rows(semantics, max_elements), label="rows")
+    return (_tile if kind == "tile" else _rows)(draws, semantics, max_elements)
 
 
-@st.composite
-def _tiles(draw: st.DrawFn, semantics: str, max_elements: int) -> Shape:
+def _tile(draws: Draws, semantics: str, max_elements: int) -> Shape:
     """A group of 2^k + {-1, 0, 1} values, with as many groups as fit, at most 6."""
-    power = 2 ** draw(integers(2, int(math.log2(max_elements))), label="k")
-    size = power + draw(choices((0, -1, 1) if power < max_elements else (0, -1)), label="off the power by")
-    groups = draw(integers(1, max(1, min(6, max_elements // size))), label="groups")
+    power = 2 ** draws.integer(2, int(math.log2(max_elements)))
+    size = power + draws.choice((0, -1, 1) if power < max_elements else (0, -1))
+    groups = draws.integer(1, max(1, min(6, max_elements // size)))
     if semantics == "channel":
-        return draw(choices(((1, size, 1, groups), (groups, size, 1, 1), (1, size, groups, 1))), label="groups along")
-    channels = draw(choices(tuple(c for c in (1, 2, 3, 4, 5, 8, 16) if size % c == 0)), label="C")
+        return draws.choice(((1, size, 1, groups), (groups, size, 1, 1), (1, size, groups, 1)))
+    channels = draws.choice(tuple(c for c in (1, 2, 3, 4, 5, 8, 16) if size % c == 0))
     side = size // channels
-    return draw(choices(((groups, channels, 1, side), (groups, channels, side, 1), (groups, size, 1, 1))), label="side along")
+    return draws.choice(((groups, channels, 1, side), (groups, channels, side, 1), (groups, size, 1, 1)))
 
 
-@st.composite
-def _rows(draw: st.DrawFn, semantics: str, max_elements: int) -> Shape:
+def _rows(draws: Draws, semantics: str, max_elements: int) -> Shape:
     """Groups of 2 to 6 values, 2^k + {-1, 0, 1} of them; one in 6 goes to k = 16."""
-    far = max_elements >= 1 << 11 and draw(integers(0, 5), label="far") == 5
-    size = draw(integers(2, 3 if far else 6), label="group size")
-    k = 16 if far else draw(integers(3, max(3, int(math.log2(max_elements // size)) - 1)), label="k")
-    count = 2**k + draw(choices((0, 1, -1)), label="off the power by")
+    far = draws.chance(6) and max_elements >= 1 << 11
+    size = draws.integer(2, 3 if far else 6)
+    k = draws.integer(3, max(3, int(math.log2(max_elements // size)) - 1))
+    count = 2 ** (16 if far else k) + draws.choice((0, 1, -1))
     if semantics == "sample":
-        return draw(choices(((count, size, 1, 1), (count, 1, 1, size))), label="group along")
-    return draw(choices(((1, size, 1, count), (count, size, 1, 1), (1, size, count, 1))), label="rows along")
+        return draws.choice(((count, size, 1, 1), (count, 1, 1, size)))
+    return draws.choice(((1, size, 1, count), (count, size, 1, 1), (1, size, count, 1)))
 
 
 def _within(n: int, c: int, h: int, w: int, max_elements: int) -> Shape:

@@ -9,18 +9,17 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
-from hypothesis import strategies as st
 
 from ln2d_ref import Case, Implementation
 from ln2d_ref.dtypes import DTYPES
 from ln2d_ref.layout import Layout
 from ln2d_ref.signature import LONGEST_SUM, STATIC_SHAPES, Signature
 
-from .draws import choices, integers
+from .draws import Draws
 from .epsilons import COMMON
-from .layouts import layouts
+from .layouts import LAYOUT_DIGITS, pick_layout
 
-__all__ = ["ROUNDS", "layouts_within", "rounds_for", "shapes_within", "signatures"]
+__all__ = ["ROUNDS", "pick_layouts_within", "pick_shape_within", "rounds_for", "signatures"]
 
 ROUNDS = 64
 """Of four signatures each: together every combination of dtype, affine combination, layout class and kind of sizes."""
@@ -142,41 +141,33 @@ def _signature(
     return Signature.of(case)
 
 
-def shapes_within(signature: Signature, max_elements: int) -> st.SearchStrategy[tuple[int, ...]]:
-    """Shapes of a signature; shrink towards 2 wherever a size is free."""
+def pick_shape_within(draws: Draws, signature: Signature, max_elements: int) -> tuple[int, ...]:
+    """A shape of a signature, first 2 wherever a size is free.
+
+    Small sides, one of them wide in every third shape; where a sum is long, the sides that make it so stay near the exemplar's.
+    """
     if not signature.dynamic:
-        return st.just(signature.sides)
+        return signature.sides
     exemplar = signature.exemplar()
     if exemplar is None:
         raise ValueError(f"signature has no exemplar: {signature}")
-    return _shapes(signature, exemplar.x.shape, max_elements)
-
-
-@st.composite
-def _shapes(draw: st.DrawFn, signature: Signature, exemplar: tuple[int, ...], max_elements: int) -> tuple[int, ...]:
-    """Small sides, one of them wide in every third shape; where a sum is long, the sides that make it so stay near the exemplar's."""
-    sides = list(signature.sides)
+    sides, sizes_of = list(signature.sides), exemplar.x.shape
     free = [axis for axis in range(4) if sides[axis] == 2]
-    long = any(exemplar[axis] > _LONG_FROM for axis in free)
+    long = any(sizes_of[axis] > _LONG_FROM for axis in free)
     for axis in free:
-        options = next((sizes for least, sizes in _LONG if exemplar[axis] > least), (2, 3) if long else (2, 3, 4, 5, 7, 8))
-        sides[axis] = draw(choices(options), label="NCHW"[axis])
-    if free and not long and draw(integers(0, 2), label="wide") == 2:
-        at = draw(choices(tuple(free)), label="wide axis")
+        options = next((sizes for least, sizes in _LONG if sizes_of[axis] > least), (2, 3) if long else (2, 3, 4, 5, 7, 8))
+        sides[axis] = draws.choice(options)
+    if draws.chance(3) and free and not long:
+        at = draws.choice(tuple(free))
         others = math.prod(sides[axis] for axis in free if axis != at)
         summed = math.prod(sides[axis] for axis in free if axis != at and {axis, at} != {0, 1})  # nothing sums over N and C
-        sides[at] = draw(choices((8, *(wide for wide in _WIDE if wide * summed <= LONGEST_SUM and wide * others <= max_elements))))
+        sides[at] = draws.choice((8, *(wide for wide in _WIDE if wide * summed <= LONGEST_SUM and wide * others <= max_elements)))
     return tuple(sides)
 
 
-def layouts_within(signature: Signature) -> st.SearchStrategy[dict[str, Layout]]:
+def pick_layouts_within(draws: Draws, signature: Signature) -> dict[str, Layout]:
     """Layouts of a signature: offsets, and dy's own."""
-    return _layouts(signature)
-
-
-@st.composite
-def _layouts(draw: st.DrawFn, signature: Signature) -> dict[str, Layout]:
-    drawn = dict(signature.layouts)
-    drawn["x"] = replace(drawn.get("x", Layout()), offset=draw(choices((0, 0, 1, 3, 8, 64)), label="offset of x"))
-    drawn["dy"] = draw(layouts(4), label="layout of dy")
-    return drawn
+    picked = dict(signature.layouts)
+    picked["x"] = replace(picked.get("x", Layout()), offset=draws.choice((0, 0, 1, 3, 8, 64)))
+    picked["dy"] = pick_layout(draws.part(LAYOUT_DIGITS), 4)
+    return picked
