@@ -18,7 +18,7 @@ CAUGHT = {
     "eps/fixed": "value or gradients",
     "eps/doubled": "value or gradients or degenerate",
     "eps/rounded_to_half": "value or gradients or degenerate",
-    "precision/statistics_in_input_dtype": "value or modes",
+    "precision/statistics_in_input_dtype": "value or gradients",
     "precision/single_inside_double": "value or gradients or degenerate",
     "precision/relative_error_2e_5": "value or gradients or degenerate",
     "precision/saved_in_input_dtype": "gradients",
