@@ -30,6 +30,8 @@ _FILES = (
     "second_order",
     "affine",
     "semantics",
+    "cheats",
+    "reported",
 )
 
 

@@ -95,6 +95,7 @@ def planted() -> Iterator[Mutant]:
     yield from _sums("past_block", f"leaves out the rows past the first {_ROWS}.", kind, lambda rows, call: _ROWS)
     yield from _sums("last_block", "leaves out the last, partial block of rows.", kind, lambda rows, call: _whole_blocks(_ROWS)(rows))
     yield from _sums("first_axis", "takes x.shape[0] for the number of rows.", kind, lambda rows, call: call.x.shape[0])
+    yield from _sums("last_axis", "takes x.shape[3] for the number of rows.", kind, lambda rows, call: call.x.shape[3])
     yield from _sums(
         "past_grid", f"leaves out the rows past the first {_LARGEST_GRID}.", "index overflow", lambda rows, call: _LARGEST_GRID
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["past_the_end", "read_as_contiguous", "whole_storage"]
+__all__ = ["past_the_end", "read_as", "read_as_contiguous", "whole_storage"]
 
 
 def whole_storage(tensor: Tensor) -> Tensor:
@@ -19,6 +19,15 @@ def read_as_contiguous(tensor: Tensor) -> Tensor:
     values = whole_storage(tensor)[tensor.storage_offset() :][: tensor.numel()]
     missing = values.new_zeros(tensor.numel() - values.numel())
     return torch.cat([values, missing]).reshape(tensor.shape)
+
+
+def read_as(tensor: Tensor, strides: tuple[int, ...], offset: int) -> Tensor:
+    """A copy with the values that the tensor would have were its strides and offset these; the storage's last past its end."""
+    places = torch.tensor(offset, device=tensor.device)
+    for size, stride in zip(tensor.shape, strides, strict=True):
+        places = places.unsqueeze(-1) + stride * torch.arange(size, device=tensor.device)
+    values = whole_storage(tensor)
+    return values[places.clamp(max=values.numel() - 1)] if tensor.numel() else tensor.data.clone()
 
 
 def past_the_end(tensor: Tensor) -> Tensor:
