@@ -35,7 +35,7 @@ _UNITS = (1.0, 0.5, 0.125, 100.0, 2.0**-10)
 _CENTRES = {"x": (0.0, 1.0, 100.0, -4096.0), "weight": (1.0, 0.0), "bias": (0.0, 1.0), "dy": (0.0, 1.0)}
 _WEIGHT_KINDS = ((4, "normal"), (2, "with_zeros"), (1, "near_one"), (1, "large"), (1, "ones"))
 _BIAS_KINDS = ((4, "normal"), (2, "cancelling"), (1, "with_zeros"), (1, "large"), (1, "zeros"))
-_GRADIENT_KINDS = ((5, "normal"), (1, "ones"), (1, "one_hot"), (1, "constant"), (1, "aligned"), (1, "with_zeros"))
+_GRADIENT_KINDS = ((5, "normal"), (1, "ones"), (1, "one_hot"), (2, "last_pixel"), (1, "constant"), (1, "aligned"), (1, "with_zeros"))
 
 _SETTING_DIGITS = 9 + EPSILON_DIGITS + SHAPE_DIGITS
 _LAYOUTS_DIGITS = 2 + 4 * LAYOUT_DIGITS

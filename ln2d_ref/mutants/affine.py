@@ -36,10 +36,6 @@ def _bfloat16_bits_as_float16(weight: Tensor, call: Call) -> Tensor:
     return read(weight.view(torch.float16) if weight.dtype == torch.bfloat16 else weight, call)
 
 
-def _dtype_of_weight(y: Tensor, call: Call) -> Tensor:
-    return y.to(call.x.dtype if call.weight is None else call.weight.dtype)
-
-
 def _first_pixel(parameter: Tensor, call: Call) -> Tensor:
     return read(parameter[:, :1, :1].expand_as(parameter) if parameter.numel() else parameter, call)
 
@@ -87,7 +83,6 @@ def _per_channel() -> Iterator[Mutant]:
             "dtype policy",
             {"read_weight": _bfloat16_bits_as_float16},
         ),
-        ("dtype_of_weight", "The result has the weight's dtype.", "dtype policy", {"finish": _dtype_of_weight}),
         ("dtype_of_arithmetic", "The result of 16-bit input is float32.", "dtype policy", {"finish": lambda y, call: y}),
     ):
         yield from plant(f"affine/{name}", fault, kind, semantics=SEMANTICS, **parts)

@@ -213,7 +213,7 @@ REPORTED = {
         ("the reference's freed memory returned", "cheats/freed_memory", normal(3, 5, 2, 7, seed=11), "value y"),
         ("the input zeroed so that a later reference agrees", "cheats/x_zeroed", PLAIN, "value y"),
         ("outputs cached by pointer", "state/cached_by_address", PLAIN, "history y"),
-        ("outputs cached by shape", "state/cached_by_shape", PLAIN, "independence y"),
+        ("outputs cached by shape", "state/cached_by_shape", group(0, 1, 3), "history y"),
         ("outputs cached by fingerprint", "state/cached_by_fingerprint", group(0, 1, 3), "history y"),
         ("work skipped after the first call", "state/skipped_after_first", PLAIN, "history y"),
         ("the expected tensor found by the garbage collector", "cheats/found_by_collector", normal(3, 5, 2, 7, seed=12), "value y"),

@@ -453,6 +453,8 @@ def test_rounded_keeps_finite_values_finite_and_special_ones_special() -> None:
 def test_parameters_have_their_shape_and_are_finite(kind: str, regimes: Any, shape: tuple[int, ...]) -> None:
     """Only `nonfinite` holds a NaN or infinity, and one only."""
     for name, values in regimes.items():
+        if name == "last_pixel" and len(shape) < 4:
+            continue  # of dy alone
         array = values(np.random.Generator(np.random.SFC64(2)), shape)
         assert array.shape == shape, (kind, name)
         assert np.count_nonzero(~np.isfinite(array)) == (name == "nonfinite" and array.size > 0), (kind, name)
