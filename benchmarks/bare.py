@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-import numpy as np
 import torch
 
 from ln2d_ref import Case, Implementation
@@ -15,16 +14,13 @@ from ln2d_ref.ledger import crashing
 __all__ = ["bare_loop"]
 
 
-def bare_loop(implementation: Implementation, cases: Iterable[Case], *, seed: int = 0) -> None:
-    """Do for each case what no judge can leave out, and judge nothing.
+def bare_loop(implementation: Implementation, judged: Iterable[tuple[Case, Callable[[], object]]]) -> None:
+    """Do for each case what no judge can leave out, and judge nothing: make its arrays, run on them, ask what they may give.
 
-    Normal values are drawn for arrays of the case's shapes and dtypes, at less cost than any regime's; then the case's own are used, so
-    that implementation, reference and bounds do the same work. No layouts, no guard gaps, no comparison, no Hypothesis.
+    Beside each case is a call that makes the same arrays with NumPy. No layouts, no guard gaps, no comparison, no Hypothesis.
     """
-    rng = np.random.default_rng(seed)
-    for case in cases:
-        for array in case.arrays.values():
-            rng.standard_normal(array.shape).astype(array.dtype)
+    for case, arrays in judged:
+        arrays()
         if crashing(implementation.name, case) is None:
             _run(implementation, case)
         expectation(implementation, case)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 from unittest.mock import patch
 
@@ -14,6 +16,8 @@ import torch
 from ln2d_ref import Case, Implementation, load
 from ln2d_ref.bounds import expect
 from strategies import search
+from strategies.arrays import bulk_arrays, small_arrays
+from strategies.draws import Draws
 from strategies.examiner import Examiner
 
 from .alternation import Alternation, now, on_cpu
@@ -22,15 +26,17 @@ from .ratios import Ratio, ratio_of
 
 __all__ = ["JUDGED", "Judging", "ReferenceCost", "against_bare_loop", "judge", "reference_cost", "sides"]
 
+_CASES = import_module("strategies.cases")  # whose name in the package is the strategy
 JUDGED = ("result", "value", "gradients")
 """The laws that the bare loop is compared with: those that judge one Outcome."""
 
 
 @dataclass(frozen=True)
 class Judging:
-    """One search: its cases, how long it took, and how much of that was spent on judging; the rest is generation."""
+    """One search: its cases, a call for each that makes its arrays again, its seconds, and those spent on judging; the rest generates."""
 
     cases: list[Case]
+    arrays: list[Callable[[], object]]
     seconds: float
     judging: float
 
@@ -43,21 +49,36 @@ class Judging:
 def judge(implementation: Implementation, *, cases: int, seed: int, laws: tuple[str, ...]) -> Judging:
     """`strategies.judge`, timed from inside."""
     seen: list[Case] = []
+    made: list[Callable[[], object]] = []
+    arrays: list[Callable[[], object]] = []
     spent = [0.0]
 
     class Watched(Examiner):
-        def examine(self, case: Case, *, stateful: bool = True) -> None:
+        def examine(self, case: Case) -> None:
             seen.append(case)
+            arrays.append(made[-1])
             start = now()
             try:
-                super().examine(case, stateful=stateful)
+                super().examine(case)
             finally:
                 spent[0] += now() - start
 
+    def kept(make: Callable[..., object]) -> Callable[..., object]:
+        def making(draws: Draws, *rest: object) -> object:
+            unread = copy(draws)
+            made.append(lambda: make(copy(unread), *rest))
+            return make(draws, *rest)
+
+        return making
+
     start = now()
-    with patch.object(search, "Examiner", Watched):
+    with (
+        patch.object(search, "Examiner", Watched),
+        patch.object(_CASES, "bulk_arrays", kept(bulk_arrays)),
+        patch.object(_CASES, "small_arrays", kept(small_arrays)),
+    ):
         search.judge(implementation, max_examples=cases, seed=seed, laws=laws)
-    return Judging(seen, now() - start, spent[0])
+    return Judging(seen, arrays, now() - start, spent[0])
 
 
 @dataclass(frozen=True)
@@ -72,7 +93,7 @@ class AgainstBareLoop:
 
 def against_bare_loop(implementation: Implementation, *, cases: int, rounds: int, seed: int = 0) -> AgainstBareLoop:
     """Search and bare loop on the same cases, alternated; both start warm."""
-    drawn = judge(implementation, cases=cases, seed=seed, laws=JUDGED).cases
+    drawn = judge(implementation, cases=cases, seed=seed, laws=JUDGED)
     runs: list[Judging] = []
 
     def searched() -> float:
@@ -81,7 +102,7 @@ def against_bare_loop(implementation: Implementation, *, cases: int, rounds: int
 
     def bare() -> float:
         start = now()
-        bare_loop(implementation, drawn)
+        bare_loop(implementation, zip(drawn.cases, drawn.arrays, strict=True))
         return now() - start
 
     threads = torch.get_num_threads()
@@ -94,7 +115,7 @@ def against_bare_loop(implementation: Implementation, *, cases: int, rounds: int
         torch.set_num_threads(threads)
     times = alternation.times
     return AgainstBareLoop(
-        len(drawn) / float(np.median(times["search"])),
+        len(drawn.cases) / float(np.median(times["search"])),
         ratio_of(times["search"], times["bare"]),
         ratio_of([run.judging for run in runs], times["bare"]),
         float(np.median([run.generation for run in runs])),

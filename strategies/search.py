@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from ln2d_ref.implementations import as_implementation
 from ln2d_ref.laws import Law, select
 
 from .cases import cases
-from .draws import drawn, unrepeating
 from .examiner import Examiner, Report, Unrepeatable
 from .signatures import rounds_for, signatures
 from .values import FINITE_REGIMES
@@ -46,13 +46,13 @@ _CASES_ASIDE = 25
 """Of a search for all laws, for those of calls outside the contract, which depend on values no more."""
 
 
+@lru_cache(maxsize=64)
 def law_cases(
     implementation: Implementation, law: str | None = None, *, rotation: int = 0, rounds: int = 1, **arguments: Any
-) -> st.SearchStrategy[tuple[Case, bool]]:
-    """Cases within an implementation's contract, about which a law says something, with whether to judge stateful laws too.
+) -> st.SearchStrategy[Case]:
+    """Cases within an implementation's contract, about which a law says something; None means any law.
 
-    None means any law; stateful ones, which run the implementation three times more, are then judged on every fourth case. Cases of a
-    compiled implementation lie in so many rounds of signatures, other ones for another rotation.
+    Cases of a compiled implementation lie in so many rounds of signatures, other ones for another rotation.
     """
     declared = {
         "semantics": implementation.semantics,
@@ -63,8 +63,7 @@ def law_cases(
         "devices": implementation.devices,
     }
     within = signatures(implementation, law, seed=rotation, rounds=rounds) if implementation.framework == "compile" else ()
-    found = cases(**{**declared, **_LAW_CASES.get(law or "", {}), **arguments}, within=within)
-    return unrepeating(st.tuples(found, st.just(True) if law is not None else drawn(1, lambda draws: draws.chance(4))))
+    return cases(**{**declared, **_LAW_CASES.get(law or "", {}), **arguments}, within=within)
 
 
 def judge(
@@ -119,9 +118,8 @@ def search(implementation: Implementation, laws: tuple[Law, ...], max_examples: 
         print_blob=False,
     )
     @hypothesis.given(drawn)
-    def run(drawn: tuple[Case, bool]) -> None:
-        case, stateful = drawn
-        examiner.examine(case, stateful=stateful)
+    def run(case: Case) -> None:
+        examiner.examine(case)
 
     if seed is not None:
         run = hypothesis.seed(seed)(run)

@@ -13,7 +13,7 @@ DATA = st.data()
 
 def examine(examiner, data, rotation) -> None:
     rounds = rounds_for(settings.default.max_examples)
-    case, _ = data.draw(law_cases(examiner.implementation, examiner.laws[0].name, rotation=rotation, rounds=rounds))
+    case = data.draw(law_cases(examiner.implementation, examiner.laws[0].name, rotation=rotation, rounds=rounds))
     if not examiner.enough:  # asked after drawing: Hypothesis wants the same draws whatever has been seen
         examiner.examine(case)
 

@@ -1,0 +1,97 @@
+"""The arrays of a case: from a seed and regimes, or value by value where they are few."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ln2d_ref.dtypes import DTYPES
+
+from .draws import Draws
+from .parameters import BIASES, GRADIENTS, WEIGHTS, cancelling_bias
+from .values import Setting, fill, rounded
+
+__all__ = ["BULK_DIGITS", "Plan", "bulk_arrays", "small_arrays", "small_digits"]
+
+BULK_DIGITS = 10
+_UNITS = (1.0, 0.5, 0.125, 100.0, 2.0**-10)
+_CENTRES = {"x": (0.0, 1.0, 100.0, -4096.0), "weight": (1.0, 0.0), "bias": (0.0, 1.0), "dy": (0.0, 1.0)}
+_WEIGHT_KINDS = ((4, "normal"), (2, "with_zeros"), (1, "near_one"), (1, "large"), (1, "ones"))
+_BIAS_KINDS = ((4, "normal"), (2, "cancelling"), (1, "with_zeros"), (1, "large"), (1, "zeros"))
+_GRADIENT_KINDS = ((5, "normal"), (1, "ones"), (1, "one_hot"), (2, "last_pixel"), (1, "constant"), (1, "aligned"), (1, "with_zeros"))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What has been picked before layouts and values are."""
+
+    shape: tuple[int, ...]
+    parameter: tuple[int, ...]
+    dtype: str
+    semantics: str
+    eps: float
+    affine: str
+    requires_grad: tuple[str, ...]
+    device: str
+    threads: int
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """Of an argument."""
+        return self.shape if name in ("x", "dy") else self.parameter
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the arguments that there are."""
+        return ("x", *(name for name in ("weight", "bias") if self.affine in ("both", name)), "dy")
+
+
+def bulk_arrays(draws: Draws, plan: Plan, regimes: tuple[str, ...]) -> tuple[str, dict[str, np.ndarray]]:
+    """Arrays from a seed, a regime for x and one for each parameter."""
+    dtype = DTYPES[plan.dtype]
+    regime, strength, also_in = draws.choice(regimes), draws.integer(0, 8) / 8, draws.choice(("x", "weight", "dy"))
+    weight_kind, bias_kind, dy_kind = draws.weighted(_WEIGHT_KINDS), draws.weighted(_BIAS_KINDS), draws.weighted(_GRADIENT_KINDS)
+    rng = np.random.Generator(np.random.SFC64(draws.integer(0, (1 << 32) - 1)))
+    arrays = {"x": fill(regime, rng, Setting(plan.shape, dtype, plan.semantics, plan.eps, strength))}
+    if "weight" in plan.names:
+        values = GRADIENTS["nonfinite"] if regime == "nonfinite" and also_in == "weight" else WEIGHTS[weight_kind]
+        arrays["weight"] = rounded(values(rng, plan.parameter), dtype)
+    if "bias" in plan.names:
+        if bias_kind == "cancelling" and regime != "nonfinite" and arrays["x"].size and plan.affine == "both":
+            bias = cancelling_bias(arrays["x"], arrays["weight"], plan.eps, plan.semantics, plan.parameter)
+        else:
+            bias = BIASES["normal" if bias_kind == "cancelling" else bias_kind](rng, plan.parameter)
+        arrays["bias"] = rounded(bias, dtype)
+    if regime == "nonfinite" and also_in == "dy":
+        dy = GRADIENTS["nonfinite"](rng, plan.shape)
+    elif dy_kind != "aligned":
+        dy = GRADIENTS[dy_kind](rng, plan.shape)
+    elif regime == "nonfinite" or np.abs(dy := arrays["x"].astype(np.float64)).max(initial=0.0) > 1e4:
+        dy = GRADIENTS["normal"](rng, plan.shape)
+    arrays["dy"] = rounded(dy, dtype)
+    return regime, arrays
+
+
+def small_digits(plan: Plan) -> int:
+    """How many digits `small_arrays` takes."""
+    return sum(2 + math.prod(plan.shape_of(name)) for name in plan.names)
+
+
+def small_arrays(draws: Draws, plan: Plan) -> tuple[str, dict[str, np.ndarray]]:
+    """Arrays picked value by value, so that a failure is readable: centre + unit·k for small integers k.
+
+    The first are x = 0, 1, 2, …, weight = 1, bias = 0 and a one-hot dy, on which most mistakes show.
+    """
+    first = {"x": lambda at: at % 7, "dy": lambda at: at == 0}
+
+    def picked(name: str) -> np.ndarray:
+        unit, centre = draws.choice(_UNITS), draws.choice(_CENTRES[name])
+        shape = plan.shape_of(name)
+        steps = np.array([draws.integer(0, 16) for _ in range(math.prod(shape))])
+        signed = (steps + 1) // 2 * np.where(steps % 2, 1.0, -1.0)
+        if name in first:
+            signed += first[name](np.arange(signed.size))
+        return rounded((centre + unit * signed).reshape(shape), DTYPES[plan.dtype])
+
+    return "small", {name: picked(name) for name in plan.names}
