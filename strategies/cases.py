@@ -68,7 +68,7 @@ def cases(
     allow_contiguous: bool = True,
     allow_strided: bool = True,
     max_elements: int = 8200,
-    within: Sequence[Signature] = (),
+    within: Signature | Sequence[Signature] = (),
 ) -> st.SearchStrategy[Case]:
     """Cases that a right implementation must pass; shrink towards a small contiguous one with values that are small integers.
 
@@ -78,7 +78,7 @@ def cases(
     shape_kinds, regimes                 names in shapes.SHAPE_KINDS and values.REGIMES; without "nonfinite" all is finite
     allow_contiguous, allow_strided      whether all arguments may be contiguous, and whether any may be strided
     max_elements                         of x (a rare shape has more)
-    within                               compile signatures, which then decide all of these but regimes and max_elements
+    within                               one or more compile signatures, which then decide all of these but regimes and max_elements
     Raises InvalidArgument for any other value.
     """
     some_of("affine_shape", affine_shape, ("channel", "element"))
@@ -100,7 +100,7 @@ def cases(
         allow_contiguous,
         allow_strided,
         max_elements,
-        tuple(within),
+        (within,) if isinstance(within, Signature) else tuple(within),
     )
     return unrepeating(_cases(scope))
 
