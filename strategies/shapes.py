@@ -20,22 +20,22 @@ Shape = tuple[int, int, int, int]
 SHAPE_KINDS = ("small", "medium", "tile", "rows", "single", "empty")
 """small    each side at most 4, groups of more than one value
 medium   up to 64 channels, sides up to 20, primes among them
-tile     a group of 2^k or 2^k ± 1 values, up to 8193: around every tile size
+tile     a group of 2^k or 2^k ± 1 values, up to 8193: around every tile size; in `sample` also 2^17, which no block holds
 rows     small groups, and up to 65,537 of them
 single   one-element groups
 empty    N, H or W is 0
 """
 
-SHAPE_DIGITS = 6
+SHAPE_DIGITS = 7
 _WEIGHTS = {"small": 8, "medium": 8, "tile": 5, "rows": 3, "single": 2, "empty": 2}
 _SIDES = (1, 2, 3, 4, 5, 7, 8, 11, 13, 16, 17, 20)
 _CHANNELS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64)
 
 
 def shapes(semantics: str = "channel", *, kinds: str | Sequence[str] = SHAPE_KINDS, max_elements: int = 8200) -> st.SearchStrategy[Shape]:
-    """Shapes of at most `max_elements` elements, but for a rare one of `rows`; shrink towards (1, 2, 1, 1).
+    """Shapes of at most `max_elements` elements, but for a rare one of `rows` or `tile`; shrink towards (1, 2, 1, 1).
 
-    The default admits a group of 8193. From 2048 up, `rows` sometimes goes to 65,537 groups of 2 or 3 whatever it is.
+    The default admits a group of 8193. From 2048 up, `rows` sometimes goes to 65,537 groups of 2 or 3, and `tile` to one of 131,073.
     """
     some_of("semantics", semantics, SEMANTICS)
     named = some_of("kinds", kinds, SHAPE_KINDS)
@@ -65,9 +65,10 @@ def pick_shape(draws: Draws, semantics: str, kinds: tuple[str, ...], max_element
 
 
 def _tile(draws: Draws, semantics: str, max_elements: int) -> Shape:
-    """A group of 2^k + {-1, 0, 1} values, with as many groups as fit, at most 6."""
-    power = 2 ** draws.integer(2, int(math.log2(max_elements)))
-    size = power + draws.choice((0, -1, 1) if power < max_elements else (0, -1))
+    """A group of 2^k + {-1, 0, 1} values, with as many groups as fit, at most 6; in `sample` one in 6 goes to k = 17, all by itself."""
+    far = draws.chance(6) and max_elements >= 1 << 11 and semantics == "sample"
+    power = 2 ** (17 if far else draws.integer(2, int(math.log2(max_elements))))
+    size = power + draws.choice((0, -1, 1) if far or power < max_elements else (0, -1))
     groups = draws.integer(1, max(1, min(6, max_elements // size)))
     if semantics == "channel":
         return draws.choice(((1, size, 1, groups), (groups, size, 1, 1), (1, size, groups, 1)))

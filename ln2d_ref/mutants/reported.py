@@ -15,7 +15,7 @@ from ..implementations.implementation import Implementation
 from ..semantics import SEMANTICS, on_axes
 from .base import layer_norm_2d
 from .mutant import Mutant
-from .parts import Call, affine, bias_gradient, normalise, population_variance, read, statistics
+from .parts import Call, affine, bias_gradient, normalise, population_variance, read, reciprocal_root, statistics
 from .plant import plant
 from .storage import read_as
 
@@ -51,12 +51,14 @@ def _wrong_zero(xhat: Tensor, weight: Tensor | None, bias: Tensor | None, call: 
     return y if bias is not None else y + y.new_zeros(y.shape[1])
 
 
-def _in_one_chain(x: Tensor, mean: Tensor, call: Call) -> Tensor:
-    squares = (x - mean).square().flatten(1)
-    if not squares.numel():
-        return population_variance(x, mean, call)
-    total = torch.from_numpy(np.add.accumulate(squares.cpu().numpy(), axis=-1)[..., -1])  # torch's own sums are no chains
-    return total.to(x).reshape(mean.shape) / call.n
+def _in_one_chain(x: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+    def mean(values: Tensor) -> Tensor:
+        flat = values.flatten(1).cpu().numpy()  # torch's own sums are no chains
+        return torch.from_numpy(np.add.accumulate(flat, axis=-1)[:, -1:]).to(x).reshape(-1, 1, 1, 1) / call.n
+
+    if not x.numel():
+        return statistics(x, call)
+    return mean(x), reciprocal_root(mean((x - mean(x)).square()), call)
 
 
 def _one_pass_if_vectorised(x: Tensor, mean: Tensor, call: Call) -> Tensor:
@@ -160,8 +162,8 @@ def planted() -> Iterator[Mutant]:
         yield from plant(f"reported/{name}", fault, kind, semantics=SEMANTICS, **parts)
     fault = "Every third backward loses the last sample's terms of dbias."
     yield from plant("reported/dbias_races", fault, "aliasing and races", bias_gradient=_last_sample_lost())
-    fault, part = "The squares of a group are added in one chain, past 4096 of them too.", partial(statistics, variance=_in_one_chain)
-    yield from plant("reported/one_long_chain", fault, "compiled or exported", semantics=("sample",), statistics=part)
+    fault = "A group is added in one chain, past 4096 values too."
+    yield from plant("reported/one_long_chain", fault, "compiled or exported", semantics=("sample",), statistics=_in_one_chain)
     fault = "Only the first C values of a group enter its statistics."
     yield from plant("reported/masked_by_channels", fault, "masks, tiles, tails", semantics=("sample",), statistics=_masked_by_channels)
     name, fault = "reported/internal_assertion", "Integer x ends in an internal assertion."
