@@ -172,7 +172,7 @@ def in_training(subject: Subject) -> Told:
 def meta(subject: Subject) -> Told:
     """Made on the meta device, given memory by to_empty and values by load_state_dict: y, and the parameters as they were made.
 
-    NotImplementedError where a buffer is in no state_dict, and so has no value then.
+    NotImplementedError where a tensor that it needs is in no state_dict, and so has no value then.
     """
     state = subject.filled().state_dict()
     with torch.device("meta"):
@@ -186,7 +186,10 @@ def meta(subject: Subject) -> Told:
         for tensor in module.parameters():
             tensor.fill_(float("nan"))
     module.load_state_dict(state)
-    return Told(subject.called(module) | made)
+    results = subject.called(module)
+    if isinstance(results["y"], torch.Tensor) and results["y"].is_meta:
+        raise NotImplementedError("a tensor that is neither parameter nor buffer stayed on the meta device")
+    return Told(results | made)
 
 
 def functional_call(subject: Subject) -> Told:

@@ -39,6 +39,9 @@ _DIFFERENTIATED = frozenset({"to", "deepcopy", "pickle", "functional_call"})
 _MAY_REFUSE = frozenset({"pickle", "meta", "export", "onnx"})
 """Steps that not every right module can take; an exception tells so."""
 
+_MAY_LACK = {"to": ("dweight", "dbias"), "functional_call": ("dx", "dweight", "dbias")}
+"""Gradients that a step need not give: a class may freeze its parameters, and record no graph in evaluation."""
+
 _TAKEN_FOR_0 = 1e-8
 """Up to which onnxscript's optimizer, as of 0.7.2, drops a constant that is added."""
 
@@ -121,8 +124,8 @@ def _wrong(trial: Trial, step: str, outcome: Outcome, sound: tuple[str, ...]) ->
         yield from ((f"{text} {after}", {}) for text in _wrong_parameters(trial.case, step, outcome))
     for quantity in (name for name in sound if name == "y" or step in _DIFFERENTIATED):
         result = outcome.results.get(quantity)
-        if step == "state_dict" or (step == "to" and quantity in ("dweight", "dbias") and result is None):
-            continue  # a class may freeze its parameters
+        if step == "state_dict" or (result is None and quantity in _MAY_LACK.get(step, ())):
+            continue
         if not _is_tensor(trial, outcome, quantity):
             expected = trial.expected[quantity]
             yield f"{quantity} is {_kind(result)}, but should be {expected.dtype.name}{list(expected.value.shape)} {after}", {}
@@ -140,7 +143,7 @@ def _wrong_parameters(case: Case, step: str, outcome: Outcome) -> Iterator[str]:
             continue
         if result is None:
             yield f"{name} is missing beside {', '.join(each for each in outcome.results if each not in case.quantities) or 'nothing'}"
-        elif result.array is None or (result.dtype, result.array.shape) != (case.dtype, expected.shape):
+        elif result.array is None or result.array.shape != expected.shape or (step != "state_dict" and result.dtype != case.dtype):
             yield f"{name} is {_kind(result)}, but should be {case.dtype}{list(expected.shape)}"
         elif step == "state_dict" and (result.array != expected).any():
             yield f"{name} has not the parameter's values"

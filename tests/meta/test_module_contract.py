@@ -214,6 +214,18 @@ def test_what_a_right_module_cannot_do_is_observed():
     assert observed[:2] == ["pickle refused with NotImplementedError", "meta refused with NotImplementedError"]
 
 
+def test_a_tensor_that_stays_on_the_meta_device_is_observed():
+    """eps as a tensor that is no buffer: nobody gives it memory, and what is computed from it has none."""
+
+    class Tensorial(Sam):
+        def __init__(self, channels, eps):
+            super().__init__(channels, torch.tensor(eps))
+
+    found, observed = trial(Tensorial)
+    assert found == []
+    assert any(each.startswith("meta refused with ") for each in observed)
+
+
 def test_without_onnxruntime_all_else_is_judged(monkeypatch):
     """It is an extra."""
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
