@@ -37,6 +37,7 @@ class _Measured:
 
     ways: tuple[str, ...] = ()
     modes: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
     offers: frozenset[str] = frozenset()
 
     def __init__(self, outcome: Outcome) -> None:
@@ -49,6 +50,9 @@ class _Measured:
         return self.outcome
 
     def derive(self, case: Case, way: str) -> Outcome:
+        raise NotImplementedError
+
+    def module(self, case: Case, step: str) -> Outcome:
         raise NotImplementedError
 
     def overwrite(self, placed: Any, case: Case) -> None:

@@ -106,7 +106,7 @@ for name, value in again.items():
 """
 
 
-_DERIVED = frozenset({"independence", "modes", "bad_arguments", "batch_invariance", "extreme_range"})
+_DERIVED = frozenset({"independence", "modes", "bad_arguments", "module", "batch_invariance", "extreme_range"})
 """Laws that make another call from the case: `check` shows what they found, and a script of the case's own call would not."""
 
 

@@ -37,6 +37,7 @@ _LAW_CASES: dict[str, dict[str, Any]] = {
     "derivatives": {"regimes": FINITE_REGIMES, "shape_kinds": ("small", "medium"), "max_elements": 64},
     "independence": {"regimes": FINITE_REGIMES, "shape_kinds": ("small", "medium", "tile")},
     "bad_arguments": {"regimes": ("normal",), "shape_kinds": ("small",)},
+    "module": {"regimes": ("normal",), "shape_kinds": ("small",), "allow_strided": False, "max_elements": 64},
     "batch_invariance": {"shape_kinds": ("small", "medium", "tile", "rows")},
     "extreme_range": {"regimes": FINITE_REGIMES, "shape_kinds": ("small", "medium")},
 }
@@ -90,13 +91,15 @@ def judge(
     report = search(judged, tuple(law for law in selected if not law.aside) or aside, max_examples, seed)
     if report.violation is not None or len(aside) in (0, len(selected)):
         return report
-    later = search(judged, aside, min(max_examples, _CASES_ASIDE), seed)
-    return replace(
-        report,
-        violation=later.violation,
-        known=dict(Counter(report.known) + Counter(later.known)),
-        observations=dict(Counter(report.observations) + Counter(later.observations)),
-    )
+    for law in aside:
+        later = search(judged, (law,), min(max_examples, _CASES_ASIDE), seed)
+        report = replace(
+            report,
+            violation=report.violation or later.violation,
+            known=dict(Counter(report.known) + Counter(later.known)),
+            observations=dict(Counter(report.observations) + Counter(later.observations)),
+        )
+    return report
 
 
 def search(implementation: Implementation, laws: tuple[Law, ...], max_examples: int, seed: int | None, *, shrink: bool = True) -> Report:

@@ -98,7 +98,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "implementation" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.parametrize("implementation", []))  # Hypothesis looks for it; another's example is not shrunk
     wanted = config.getoption("--law") or tuple(law.name for law in select())
-    kept = [item for item in items if _law_of(item) in (None, *wanted)]
+    kept = [item for item in items if _law_of(item) in (None, *wanted) and (config.getoption("--law") or _says_something(item))]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 
@@ -107,6 +107,11 @@ def _law_of(item: pytest.Item) -> str | None:
     """The law that a conformance test judges; None for any other test."""
     function = getattr(item, "originalname", "")
     return function.removeprefix("test_") if "implementation" in getattr(item, "fixturenames", ()) and function[5:] in LAWS else None
+
+
+def _says_something(item: pytest.Item) -> bool:
+    """Whether a conformance test's law is about such implementations; `module` is about nn.Module classes."""
+    return _law_of(item) != "module" or getattr(item.callspec.params["implementation"], "module_class", None) is not None
 
 
 @pytest.fixture(scope="session")
@@ -124,9 +129,12 @@ def examiner(request: pytest.FixtureRequest, implementation, rotation) -> Examin
     reason = unavailable(implementation)
     if reason is not None:
         pytest.skip(reason)
+    if not _says_something(request.node):
+        pytest.skip(f"{implementation.name} is no nn.Module class")
     if implementation.framework == "compile":
         request.config.stash[ROTATION] = rotation
-    found = Examiner(implementation, select((_law_of(request.node),)), FOLDER, limit=_limit(implementation))
+    law = _law_of(request.node)
+    found = Examiner(implementation, select((law,)), FOLDER, limit=_limit(implementation, law))
     request.node.stash[EXAMINER] = found
     return found
 
@@ -135,8 +143,14 @@ _SHARES = {"triton": 8, "cuda": 4}
 """Kernels that are interpreted or emulated on the CPU, up to 100 times as slow, are judged on one in so many of a profile's cases."""
 
 
-def _limit(implementation) -> int | None:
+_OF_MODULES = 25
+"""Cases for the law `module`, which is of structure and not of values, and exports each one that is in float32."""
+
+
+def _limit(implementation, law: str) -> int | None:
     """Number of cases for a law, or None for all of the profile's."""
+    if law == "module":
+        return min(_OF_MODULES, hypothesis.settings.default.max_examples)
     share = _SHARES.get(implementation.name.partition("/")[0])
     return max(1, hypothesis.settings.default.max_examples // share) if share and implementation.devices == ("cpu",) else None
 

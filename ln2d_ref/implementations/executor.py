@@ -18,12 +18,14 @@ class Executor(Protocol):
     """Runs one implementation. A `placed` case is opaque: the framework's tensors over storages that can be run on again.
 
     `ways` names the higher derivatives and the like that the framework offers, as laws/derivatives.py calls them; `modes` the modes
-    that a call can be made in; `offers` which of these it can do: "attempt" any call, differentiate a "graph" again or later, and
+    that a call can be made in; `steps` what can be done with a module beside calling it, as laws/module.py calls it, and nothing where
+    the implementation is none; `offers` which of these it can do: "attempt" any call, differentiate a "graph" again or later, and
     call in "threads" at once.
     """
 
     ways: tuple[str, ...]
     modes: tuple[str, ...]
+    steps: tuple[str, ...]
     offers: frozenset[str]
 
     def place(self, case: Case) -> Any:
@@ -34,6 +36,9 @@ class Executor(Protocol):
 
     def derive(self, case: Case, way: str) -> Outcome:
         """Differentiate or batch in one of `ways`, on fresh storages: results by quantity, of type NoneType for a gradient without path."""
+
+    def module(self, case: Case, step: str) -> Outcome:
+        """Do one of `steps` with a fresh module that holds the case's parameters: results by name, what it changed and what it shares."""
 
     def overwrite(self, placed: Any, case: Case) -> None:
         """Put other values of the same shapes into the same storages, with no trace that the framework could see."""

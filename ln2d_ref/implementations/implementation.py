@@ -72,6 +72,11 @@ class Implementation:
         if self.eps is not None and not 0 <= self.eps < float("inf"):
             raise ValueError(f"eps is {self.eps!r}, but must be None or a finite number >= 0")
 
+    @property
+    def module_class(self) -> Any:
+        """The nn.Module class that fn was made from; None where there is none, or where what is judged is compiled from it."""
+        return getattr(self.fn, "module_class", None) if self.framework == "torch" else None
+
     def _one_of(self, argument: str, allowed: tuple[str, ...]) -> None:
         value = getattr(self, argument)
         if value not in allowed:

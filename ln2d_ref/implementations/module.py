@@ -23,7 +23,8 @@ def from_module(cls: type[torch.nn.Module]) -> tuple[Callable[..., Any], dict[st
     """The function fn(x, weight, bias, eps) that a module class computes, and what it shows of itself.
 
     Its parameters must be called weight and bias, or be absent; they are replaced by the arguments through
-    torch.func.functional_call, so that gradients reach them. TypeError for a class that cannot be built or has other parameters.
+    torch.func.functional_call, so that gradients reach them; fn.module_class is the class. TypeError for one that cannot be built or
+    has other parameters.
     """
     try:
         example = cls(4, eps=1e-5)
@@ -47,4 +48,5 @@ def from_module(cls: type[torch.nn.Module]) -> tuple[Callable[..., Any], dict[st
         return torch.func.functional_call(module, given, (x,))
 
     call.__name__ = cls.__name__
+    call.__dict__["module_class"] = cls
     return call, {"affine": (_COMBINATION[names],)}

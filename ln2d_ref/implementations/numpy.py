@@ -34,6 +34,7 @@ class NumpyExecutor:
 
     ways: tuple[str, ...] = ()
     modes: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
     offers: frozenset[str] = frozenset({"attempt", "threads"})
 
     def __init__(self, implementation: Implementation) -> None:
@@ -47,6 +48,10 @@ class NumpyExecutor:
     def derive(self, case: Case, way: str) -> Outcome:
         """NumPy offers no way."""
         raise ValueError(f"way is {way!r}, but NumPy offers none")
+
+    def module(self, case: Case, step: str) -> Outcome:
+        """NumPy has no modules."""
+        raise ValueError(f"step is {step!r}, but NumPy has no modules")
 
     def overwrite(self, placed: _Placed, case: Case) -> None:
         """Write into the storages."""

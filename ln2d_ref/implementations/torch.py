@@ -16,6 +16,7 @@ from ..directions import directions, members
 from ..layout import Storage
 from ..outcome import Outcome, Raised, Result
 from .implementation import Implementation
+from .module_steps import STEPS, Subject, Told
 from .torch_placed import Argument, Placed, guarded, is_floating, same_bits, to_numpy, to_torch
 from .torch_state import MODES, watched
 from .transforms import WAYS
@@ -44,6 +45,7 @@ class TorchExecutor:
 
     def __init__(self, implementation: Implementation) -> None:
         self.implementation = implementation
+        self.steps: tuple[str, ...] = () if implementation.module_class is None else tuple(STEPS)
 
     def place(self, case: Case) -> Placed:
         """Tensors over fresh storages on the case's device."""
@@ -93,6 +95,18 @@ class TorchExecutor:
             run.stage = way
             run.results |= _results(WAYS[way](self.implementation.fn, given, case.eps, along, then, batch))
         return Outcome(run.results, run.raised, disturbed=run.disturbed)
+
+    def module(self, case: Case, step: str) -> Outcome:
+        """One of `module_steps.STEPS`, on fresh modules."""
+        given = {name: argument.tensor.detach() for name, argument in self.place(case).arguments.items()}
+        x, dy = given.pop("x"), given.pop("dy")
+        subject = Subject(self.implementation.module_class, x, dy, given, case.eps, case.requires_grad)
+        told = Told({})
+        with self._running(case.threads) as run:
+            run.stage = step
+            told = STEPS[step](subject)
+            run.results |= _results(told.results)
+        return Outcome(run.results, run.raised, told.changed, shared=told.shared)
 
     def attempt(
         self, placed: Placed, given: Mapping[str, np.ndarray], *, mode: str = "", devices: Mapping[str, str] | None = None

@@ -10,6 +10,7 @@ from .history import HISTORY
 from .independence import BATCH_INVARIANCE, INDEPENDENCE
 from .law import Law
 from .modes import MODES
+from .module import MODULE
 from .result import RESULT
 from .side_effects import SIDE_EFFECTS
 from .trial import Trial
@@ -33,6 +34,7 @@ LAWS: Mapping[str, Law] = MappingProxyType(
             MODES,
             DERIVATIVES,
             BAD_ARGUMENTS,
+            MODULE,
             BATCH_INVARIANCE,
             EXTREME_RANGE,
         )

@@ -25,6 +25,7 @@ _FILES = (
     "modes",
     "independence",
     "bad_arguments",
+    "module",
     "gradients",
     "derivatives",
     "second_order",

@@ -22,6 +22,7 @@ KINDS = (
     "layout",
     "low-precision sums",
     "masks, tiles, tails",
+    "module contract",
     "one-pass variance",
     "optional affine",
     "semantics mixed up",

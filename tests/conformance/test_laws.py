@@ -91,6 +91,12 @@ def test_bad_arguments(implementation, examiner, rotation, data):
 
 
 @given(data=DATA)
+def test_module(implementation, examiner, rotation, data):
+    """An nn.Module class keeps its promises: state_dict, copies, casts, modes, functional_call, meta, repr, exports."""
+    examine(examiner, data, rotation)
+
+
+@given(data=DATA)
 def test_batch_invariance(implementation, examiner, rotation, data):
     """Opt-in: a sample has the same bits alone and in any batch."""
     examine(examiner, data, rotation)

@@ -23,7 +23,7 @@ MAY_IMPORT = {
 }
 """Which of our packages each of them may import by name; within itself, ln2d_ref and strategies import relatively."""
 
-FRAMEWORKS = {"torch", "torchvision", "triton", "jax", "flax", "tensorflow", "onnx", "onnxruntime", "cupy", "timm"}
+FRAMEWORKS = {"torch", "torchvision", "triton", "jax", "flax", "tensorflow", "onnx", "onnxruntime", "onnxscript", "cupy", "timm"}
 TEST_TOOLS = {"hypothesis", "pytest", "mpmath", "pytest_benchmark"}
 
 ORDER = (
