@@ -37,10 +37,9 @@ def violations(trial: Trial, laws: tuple[Law, ...]) -> Iterator[Violation]:
 
 def compare(violation: Violation, executor: Executor, implementation: Implementation) -> None:
     """Let a compiled implementation's violation say whether aot_eager, the same graph run op by op, breaks the same law."""
-    simpler = getattr(executor, "simpler", None)
-    if simpler is None:
+    if executor.simpler is None:
         return
-    again = violations(Trial(simpler, implementation, violation.case), (LAWS[violation.law],))
+    again = violations(Trial(executor.simpler, implementation, violation.case), (LAWS[violation.law],))
     if any(other.quantity == violation.quantity for other in again):
         violation.compiled = "aot_eager is wrong too: the function or its decomposition, not the generated code"
     else:

@@ -28,6 +28,10 @@ class Executor(Protocol):
     steps: tuple[str, ...]
     offers: frozenset[str]
 
+    @property
+    def simpler(self) -> Executor | None:
+        """An executor that runs the same with less between it and the implementation, to tell whose fault a violation is; or None."""
+
     def place(self, case: Case) -> Any:
         """Fresh storages that hold the case's arguments in their layouts, between guard gaps of poison."""
 

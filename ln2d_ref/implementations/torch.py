@@ -45,6 +45,11 @@ class TorchExecutor:
 
     def __init__(self, implementation: Implementation) -> None:
         self.implementation = implementation
+
+    @property
+    def simpler(self) -> TorchExecutor | None:
+        """Nothing lies between."""
+        return None
         self.steps: tuple[str, ...] = () if implementation.module_class is None else tuple(STEPS)
 
     def place(self, case: Case) -> Placed:
