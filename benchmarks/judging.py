@@ -39,6 +39,7 @@ class _Measured:
     modes: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
     offers: frozenset[str] = frozenset()
+    simpler: None = None
 
     def __init__(self, outcome: Outcome) -> None:
         self.outcome = outcome

@@ -45,12 +45,12 @@ class TorchExecutor:
 
     def __init__(self, implementation: Implementation) -> None:
         self.implementation = implementation
+        self.steps: tuple[str, ...] = () if implementation.module_class is None else tuple(STEPS)
 
     @property
     def simpler(self) -> TorchExecutor | None:
         """Nothing lies between."""
         return None
-        self.steps: tuple[str, ...] = () if implementation.module_class is None else tuple(STEPS)
 
     def place(self, case: Case) -> Placed:
         """Tensors over fresh storages on the case's device."""
