@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ln2d_ref.dtypes import DTYPES
+from ln2d_ref.semantics import group_size
 
 from .draws import Draws
 from .parameters import BIASES, GRADIENTS, WEIGHTS, cancelling_bias
@@ -21,6 +22,8 @@ _CENTRES = {"x": (0.0, 1.0, 100.0, -4096.0), "weight": (1.0, 0.0), "bias": (0.0,
 _WEIGHT_KINDS = ((4, "normal"), (2, "with_zeros"), (1, "near_one"), (1, "large"), (1, "ones"))
 _BIAS_KINDS = ((4, "normal"), (2, "cancelling"), (1, "with_zeros"), (1, "large"), (1, "zeros"))
 _GRADIENT_KINDS = ((5, "normal"), (1, "ones"), (1, "one_hot"), (2, "last_pixel"), (1, "constant"), (1, "aligned"), (1, "with_zeros"))
+_MANY_GROUPS = 4096  # from which on dy is its last pixel in half of the cases: a random one hides the loss of rows in what a sum may lose
+_OF_MANY = (*_GRADIENT_KINDS, (sum(weight for weight, _ in _GRADIENT_KINDS), "last_pixel"))
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,9 @@ def bulk_arrays(draws: Draws, plan: Plan, regimes: tuple[str, ...]) -> tuple[str
     """Arrays from a seed, a regime for x and one for each parameter."""
     dtype = DTYPES[plan.dtype]
     regime, strength, also_in = draws.choice(regimes), draws.integer(0, 8) / 8, draws.choice(("x", "weight", "dy"))
-    weight_kind, bias_kind, dy_kind = draws.weighted(_WEIGHT_KINDS), draws.weighted(_BIAS_KINDS), draws.weighted(_GRADIENT_KINDS)
+    many = math.prod(plan.shape) > _MANY_GROUPS * group_size(plan.shape, plan.semantics)
+    weight_kind, bias_kind = draws.weighted(_WEIGHT_KINDS), draws.weighted(_BIAS_KINDS)
+    dy_kind = draws.weighted(_OF_MANY if many else _GRADIENT_KINDS)
     rng = np.random.Generator(np.random.SFC64(draws.integer(0, (1 << 32) - 1)))
     arrays = {"x": fill(regime, rng, Setting(plan.shape, dtype, plan.semantics, plan.eps, strength))}
     if "weight" in plan.names:
