@@ -120,11 +120,11 @@ class Case:
         return replace(self, layouts={})
 
     def varied(self) -> Case:
-        """Other values of the same shapes, dtype and layouts: x and dy negated, weight and bias reversed."""
+        """Other values, all else the same: x negated, dy too and halved, or dweight would not change, weight and bias reversed."""
         flipped: dict[str, Any] = {
             n: np.ascontiguousarray(a[::-1]) for n, a in (("weight", self.weight), ("bias", self.bias)) if a is not None
         }
-        return replace(self, x=-self.x, dy=None if self.dy is None else -self.dy, **flipped)
+        return replace(self, x=-self.x, dy=None if self.dy is None else self.dy * self.dy.dtype.type(-0.5), **flipped)
 
     def __repr__(self) -> str:
         """A short form: shapes, layouts and settings, no values."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ln2d_ref.dtypes import DTYPES
-from ln2d_ref.semantics import group_size
+from ln2d_ref.semantics import group_axes, group_size
 
 from .draws import Draws
 from .parameters import BIASES, GRADIENTS, WEIGHTS, cancelling_bias
 from .values import Setting, fill, rounded
 
-__all__ = ["BULK_DIGITS", "Plan", "bulk_arrays", "small_arrays", "small_digits"]
+__all__ = ["BULK_DIGITS", "Plan", "bulk_arrays", "small_arrays", "small_digits", "usable_eps"]
 
 BULK_DIGITS = 10
 _UNITS = (1.0, 0.5, 0.125, 100.0, 2.0**-10)
@@ -64,7 +64,7 @@ def bulk_arrays(draws: Draws, plan: Plan, regimes: tuple[str, ...]) -> tuple[str
         arrays["weight"] = rounded(values(rng, plan.parameter), dtype)
     if "bias" in plan.names:
         if bias_kind == "cancelling" and regime != "nonfinite" and arrays["x"].size and plan.affine == "both":
-            bias = cancelling_bias(arrays["x"], arrays["weight"], plan.eps, plan.semantics, plan.parameter)
+            bias = cancelling_bias(arrays["x"], arrays["weight"], usable_eps(plan, arrays["x"]), plan.semantics, plan.parameter)
         else:
             bias = BIASES["normal" if bias_kind == "cancelling" else bias_kind](rng, plan.parameter)
         arrays["bias"] = rounded(bias, dtype)
@@ -86,17 +86,24 @@ def small_digits(plan: Plan) -> int:
 def small_arrays(draws: Draws, plan: Plan) -> tuple[str, dict[str, np.ndarray]]:
     """Arrays picked value by value, so that a failure is readable: centre + unit·k for small integers k.
 
-    The first are x = 0, 1, 2, …, weight = 1, bias = 0 and a one-hot dy, on which most mistakes show.
+    The first are x = 0, 1, 2, …, weight = 1, 2, 1, …, bias = 0, 1, 2, … and a one-hot dy, on which most mistakes show.
     """
-    first = {"x": lambda at: at % 7, "dy": lambda at: at == 0}
+    first = {"x": lambda at: at % 7, "weight": lambda at: at % 2, "bias": lambda at: at % 7, "dy": lambda at: at == 0}
 
     def picked(name: str) -> np.ndarray:
         unit, centre = draws.choice(_UNITS), draws.choice(_CENTRES[name])
         shape = plan.shape_of(name)
         steps = np.array([draws.integer(0, 16) for _ in range(math.prod(shape))])
         signed = (steps + 1) // 2 * np.where(steps % 2, 1.0, -1.0)
-        if name in first:
-            signed += first[name](np.arange(signed.size))
+        signed += first[name](np.arange(signed.size))
         return rounded((centre + unit * signed).reshape(shape), DTYPES[plan.dtype])
 
     return "small", {name: picked(name) for name in plan.names}
+
+
+def usable_eps(plan: Plan, x: np.ndarray) -> float:
+    """The drawn eps, or 1e-5 in place of 0 where some group is constant and 0/0 would decide."""
+    with np.errstate(invalid="ignore"):
+        if plan.eps == 0 and (x.size == 0 or (np.ptp(x.astype(np.float64), axis=group_axes(plan.semantics)) == 0).any()):
+            return 1e-5
+    return plan.eps

@@ -15,11 +15,11 @@ from ln2d_ref import Case
 from ln2d_ref.dtypes import DTYPES
 from ln2d_ref.implementations.implementation import AFFINE_COMBINATIONS
 from ln2d_ref.layout import Layout
-from ln2d_ref.semantics import SEMANTICS, group_axes
+from ln2d_ref.semantics import SEMANTICS
 from ln2d_ref.signature import Signature
 
 from .arguments import some_of
-from .arrays import BULK_DIGITS, Plan, bulk_arrays, small_arrays, small_digits
+from .arrays import BULK_DIGITS, Plan, bulk_arrays, small_arrays, small_digits, usable_eps
 from .draws import Draws, digits, unrepeating
 from .epsilons import EPSILON_DIGITS, pick_epsilon
 from .layouts import LAYOUT_DIGITS, pick_layout
@@ -128,7 +128,7 @@ def _cases(draw: st.DrawFn, scope: _Scope) -> Case:
     event(f"regime {regime}")
     return Case(
         **arrays,
-        eps=_usable_eps(plan, arrays["x"]),
+        eps=usable_eps(plan, arrays["x"]),
         semantics=plan.semantics,
         layouts={name: layout for name, layout in laid_out.items() if name in arrays},
         requires_grad=plan.requires_grad,
@@ -195,11 +195,3 @@ def _layouts(draws: Draws, plan: Plan) -> dict[str, Layout]:
 def _constant_along(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     first = array[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(array.ndim))]
     return np.ascontiguousarray(np.broadcast_to(first, array.shape)) if array.size else array
-
-
-def _usable_eps(plan: Plan, x: np.ndarray) -> float:
-    """The drawn eps, or 1e-5 in place of 0 where some group is constant and 0/0 would decide."""
-    with np.errstate(invalid="ignore"):
-        if plan.eps == 0 and (x.size == 0 or (np.ptp(x.astype(np.float64), axis=group_axes(plan.semantics)) == 0).any()):
-            return 1e-5
-    return plan.eps

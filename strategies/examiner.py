@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,8 +60,9 @@ class Report:
 class Examiner:
     """Judges one case after another; remembers the first new violation's law and quantity, and the smallest case for it.
 
-    Stateful laws are judged where asked, on the first case with elements (an implementation may keep what it meets first), and, once
-    one is found broken, on every further case.
+    Stateful laws, which run the implementation several times more, are judged on every case where they are alone; beside others on one in
+    four and on the first with elements, since an implementation may keep what it meets first; and once one is found broken, on each.
+
     `limit` is the number of cases after which it has seen enough, if it found nothing.
     """
 
@@ -124,7 +126,7 @@ class Examiner:
         if self.found is not None:
             return self.stateless if any(law.name == self.found.law for law in self.stateless) else self.laws
         first, self.met = case.x.size > 0 and not self.met, self.met or case.x.size > 0
-        return self.laws if first or self.cases % _EVERY == 0 or not self.stateless else self.stateless
+        return self.laws if first or not self.stateless or _one_in(_EVERY, case) else self.stateless
 
     def _first_new(self, case: Case, laws: tuple[Law, ...]) -> Violation | None:
         trial = Trial(self.executor, self.implementation, case)
@@ -206,6 +208,12 @@ class Examiner:
             if all(_key(other) != _key(violation) for other in violations(trial, self.laws)):
                 return 'right for Implementation(..., arithmetic="input"), which declares that it computes in its input\'s dtype'
         return None
+
+
+def _one_in(count: int, case: Case) -> bool:
+    """Chosen by what the case is: by its number, every fourth would be one of the simple ones that Hypothesis puts between the others."""
+    settings = f"{case.x.shape} {case.dtype} {case.eps} {case.regime} {case.requires_grad}".encode()
+    return zlib.crc32(case.x.reshape(-1)[:64].tobytes(), zlib.crc32(settings)) % count == 0
 
 
 def _key(violation: Violation) -> tuple[str, str]:

@@ -47,7 +47,6 @@ _CASES_ASIDE = 25
 """Of a search for all laws, for those of calls outside the contract, which depend on values no more."""
 
 
-@lru_cache(maxsize=64)
 def law_cases(
     implementation: Implementation, law: str | None = None, *, rotation: int = 0, rounds: int = 1, **arguments: Any
 ) -> st.SearchStrategy[Case]:
@@ -64,7 +63,13 @@ def law_cases(
         "devices": implementation.devices,
     }
     within = signatures(implementation, law, seed=rotation, rounds=rounds) if implementation.framework == "compile" else ()
-    return cases(**{**declared, **_LAW_CASES.get(law or "", {}), **arguments}, within=within)
+    return _kept(tuple({**declared, **_LAW_CASES.get(law or "", {}), **arguments, "within": within}.items()))
+
+
+@lru_cache(maxsize=64)
+def _kept(arguments: tuple[tuple[str, Any], ...]) -> st.SearchStrategy[Case]:
+    """`cases`, kept since Hypothesis examines each new strategy at length."""
+    return cases(**dict(arguments))
 
 
 def judge(
@@ -91,11 +96,13 @@ def judge(
     report = search(judged, tuple(law for law in selected if not law.aside) or aside, max_examples, seed)
     if report.violation is not None or len(aside) in (0, len(selected)):
         return report
-    for law in aside:
+    for law in (law for law in aside if law.concerns(judged)):
+        if report.violation is not None:
+            break
         later = search(judged, (law,), min(max_examples, _CASES_ASIDE), seed)
         report = replace(
             report,
-            violation=report.violation or later.violation,
+            violation=later.violation,
             known=dict(Counter(report.known) + Counter(later.known)),
             observations=dict(Counter(report.observations) + Counter(later.observations)),
         )

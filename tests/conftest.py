@@ -111,7 +111,9 @@ def _law_of(item: pytest.Item) -> str | None:
 
 def _says_something(item: pytest.Item) -> bool:
     """Whether a conformance test's law is about such implementations; `module` is about nn.Module classes."""
-    return _law_of(item) != "module" or getattr(item.callspec.params["implementation"], "module_class", None) is not None
+    law = _law_of(item)
+    implementation = item.callspec.params["implementation"] if law is not None else None
+    return law is None or not isinstance(implementation, Implementation) or LAWS[law].concerns(implementation)
 
 
 @pytest.fixture(scope="session")

@@ -98,15 +98,16 @@ def _recomputed(trial: Trial, outcome: Outcome, other: Case) -> Iterator[Violati
         fresh = fresh or Trial(trial.executor, trial.implementation, other)
         headline, details = wrong_value(quantity, expected[quantity], array_of(outcome, quantity), values)
         headline += " after x, weight, bias and dy were overwritten in place"
-        if fresh.worst.get(quantity, float("inf")) > 1.0:
-            if trial.worst.get(quantity, float("inf")) > 1.0 or not _same(trial.outcome, outcome, fresh.outcome, quantity=quantity):
+        if fresh.worst.get(quantity, np.inf) > 1.0:
+            if quantity not in fresh.worst or trial.worst.get(quantity, np.inf) > 1.0 or not _same(quantity, trial, outcome, fresh):
                 continue
             headline += ": what was returned before, in fresh storages too"
         yield trial.violation("history", quantity, headline, **details | {"expected": None})
 
 
-def _same(*outcomes: Outcome, quantity: str) -> bool:
-    first, *others = (array_of(outcome, quantity) for outcome in outcomes)
+def _same(quantity: str, before: Trial, outcome: Outcome, fresh: Trial) -> bool:
+    """Whether a quantity that is in all three, of the shape that is expected, has the same bits in them."""
+    first, *others = (array_of(each, quantity) for each in (before.outcome, outcome, fresh.outcome))
     return all(other.dtype == first.dtype and not differing(first, other).any() for other in others)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ..case import Case
+from ..implementations.implementation import Implementation
 from ..violation import Violation
 from .trial import Trial
 
@@ -17,7 +18,8 @@ class Law:
     """name, one-sentence claim, the reason why it is true, the cases it says something about, and the violations that a trial shows.
 
     `stateful` laws run the implementation again; `opt_in` ones are judged only where they are asked for by name; those `aside` are of
-    calls outside the contract, and a search for all laws turns to them once the others have found nothing.
+    calls outside the contract, and a search for all laws turns to them once the others have found nothing. `concerns` says of which
+    implementations it says something.
     """
 
     name: str
@@ -28,3 +30,4 @@ class Law:
     stateful: bool = False
     opt_in: bool = False
     aside: bool = False
+    concerns: Callable[[Implementation], bool] = lambda implementation: True

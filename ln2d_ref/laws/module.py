@@ -19,6 +19,7 @@ import numpy as np
 
 from ..case import Case
 from ..directions import directions
+from ..dtypes import DTYPES
 from ..outcome import Outcome, Result
 from ..semantics import group_axes
 from ..violation import Violation, wrong_value
@@ -108,7 +109,8 @@ def _is_tensor(trial: Trial, outcome: Outcome, quantity: str) -> bool:
     result, expected = outcome.results.get(quantity), trial.expected[quantity]
     if result is None or result.array is None:
         return False
-    return result.dtype == expected.dtype.name and result.array.shape == expected.value.shape
+    own = quantity in ("dweight", "dbias") and not _unfit(result.dtype, expected.dtype.name)  # the parameter's own, which may be wider
+    return (own or result.dtype == expected.dtype.name) and result.array.shape == expected.value.shape
 
 
 def _worst(trial: Trial, outcome: Outcome, quantity: str) -> float:
@@ -143,15 +145,22 @@ def _wrong_parameters(case: Case, step: str, outcome: Outcome) -> Iterator[str]:
             continue
         if result is None:
             yield f"{name} is missing beside {', '.join(each for each in outcome.results if each not in case.quantities) or 'nothing'}"
-        elif result.array is None or result.array.shape != expected.shape or (step != "state_dict" and result.dtype != case.dtype):
+        elif result.array is None or result.array.shape != expected.shape or (step != "state_dict" and _unfit(result.dtype, case.dtype)):
             yield f"{name} is {_kind(result)}, but should be {case.dtype}{list(expected.shape)}"
         elif step == "state_dict" and (result.array != expected).any():
             yield f"{name} has not the parameter's values"
 
 
+def _unfit(held: str, asked: str) -> bool:
+    """Whether parameters of one dtype cannot hold what another can; wider ones, which a class may keep on purpose, are told of."""
+    return held != asked and not (held in ("float32", "float64") and DTYPES[held].digits > DTYPES[asked].digits)
+
+
 def _observed(case: Case, step: str, outcome: Outcome) -> Iterator[str]:
-    """What is worth telling: more in a state_dict than weight and bias; parameters that were not made on the meta device."""
+    """Worth telling: wider parameters than asked for; a state_dict of more than weight and bias; parameters made off the meta device."""
     for name, result in outcome.results.items():
+        if step in ("to", "cast") and name in case.arrays and result.dtype != case.dtype:
+            yield f"{name} stays in {result.dtype} {_after(step, case)}"
         if step == "state_dict" and name not in case.arrays:
             yield f"state_dict holds {name} too"
         if step == "meta" and name in case.arrays and result.device != "meta":
@@ -191,4 +200,5 @@ MODULE = Law(
     violations=_violations,
     stateful=True,
     aside=True,
+    concerns=lambda implementation: implementation.module_class is not None,
 )

@@ -19,6 +19,7 @@ import ln2d_ref
 from ln2d_ref import Case
 from ln2d_ref import case as case_module
 from ln2d_ref.dtypes import DTYPES
+from ln2d_ref.implementations import module_steps
 from ln2d_ref.layout import Layout
 from strategies import cases
 
@@ -271,9 +272,9 @@ def test_loading_runs_no_pickle(tmp_path: Path) -> None:
 
 
 def test_nothing_in_ln2d_ref_imports_pickle() -> None:
-    """So that no other path reads one either."""
+    """So that no other path reads one either; but for the law `module`, which asks whether what is judged can be pickled."""
     names = set()
-    for path in Path(ln2d_ref.__file__).parent.rglob("*.py"):
+    for path in set(Path(ln2d_ref.__file__).parent.rglob("*.py")) - {Path(module_steps.__file__)}:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names |= {alias.name for alias in node.names}

@@ -118,6 +118,19 @@ class Branching(ConvNeXt):
         return super().forward(x if x.abs().max().item() < 1e30 else x / 2)
 
 
+class KeptInFloat32(Sam):
+    """Its parameters stay in float32, whatever it is cast to."""
+
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        for parameter in self.parameters():
+            parameter.data = parameter.data.float()
+        return self
+
+    def forward(self, x):
+        return super().forward(x.float()).to(x.dtype)
+
+
 HONEST = {
     "ConvNeXt": ConvNeXt,
     "without bias": WithoutBias,
@@ -154,6 +167,14 @@ def test_only_this_law_catches_a_mutant(name):
     assert {violation.law for violation in found} == {"module"}
     assert found[0].quantity == step
     assert any(said in violation.headline for violation in found), [violation.headline for violation in found]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_parameters_that_stay_wider_are_told_of(dtype):
+    """A class may keep them on purpose, as long as y is right and in x's dtype."""
+    found, observed = trial(KeptInFloat32, dtype)
+    assert found == []
+    assert any("stays in float32" in each for each in observed)
 
 
 def test_every_mutant_and_every_step_is_here():

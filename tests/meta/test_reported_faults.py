@@ -62,8 +62,8 @@ def test_fault_is_caught_on_one_case(why: str) -> None:
 
 
 def test_every_kind_is_reproduced() -> None:
-    """`KINDS` are the kinds of report, and what judges of generated kernels met."""
-    assert {kind for kind, rows in REPORTED.items() if rows} == set(KINDS)
+    """`KINDS` are the kinds of report, what judges of generated kernels met, and what modules promise, which has its own tests."""
+    assert {kind for kind, rows in REPORTED.items() if rows} == set(KINDS) - {"module contract"}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

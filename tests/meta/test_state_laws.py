@@ -236,3 +236,37 @@ def test_half_sums_for_float32_parameters_are_known():
     (violation,) = shown("torch/permute", case, ("modes",))
     assert violation.headline.startswith("dbias[0] = 1, but should be 1.000244")
     assert known_fault(violation).name == "torch/permute: half gradients"
+
+
+def _first_kept(then):
+    """A function that returns its first result three times, and then does something else."""
+    right, kept, calls = layer_norm_2d(), [], []
+
+    def own(x, weight, bias, eps):
+        calls.append(None)
+        kept.append(right(x, weight, bias, eps).detach())
+        return kept[0].clone() if len(calls) <= 3 else then(kept[0])
+
+    return Implementation(own)
+
+
+def _out_of_memory(y):
+    raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize("then", [_out_of_memory, lambda y: y.reshape(-1)[:7], lambda y: None, lambda y: y.double()])
+def test_a_fresh_call_may_end_in_any_way(then):
+    """Whether it returns what an earlier call did is asked of a result that came back, and never ends in an error of ours."""
+    implementation, case = _first_kept(then), a_case(requires_grad=())
+    said = {violation.law for violation in violations(Trial(executor_for(implementation), implementation, case), select(("history",)))}
+    assert said == ({"history"} if then is _out_of_memory else set())  # what is of another kind is said by `result` of the next case
+
+
+@pytest.mark.parametrize("quantity", ["dx", "dweight", "dbias"])
+def test_each_gradient_changes_with_what_overwrites_its_arguments(quantity):
+    """Else one that is kept by address passes; dweight would be the same where x and dy are both negated."""
+    case = a_case(requires_grad=("x", "weight", "bias"))
+    implementation = honest("channel")["honest/node_centred"]
+    before, after = (executor_for(implementation) for _ in range(2))
+    was, now = before.run(before.place(case)).results[quantity].array, after.run(after.place(case.varied())).results[quantity].array
+    assert (was != now).any()

@@ -357,6 +357,12 @@ def test_without_eps_infinite_values_are_drawn_too() -> None:
     assert any(np.isinf(case.x).any() for case in found)
 
 
+def test_without_eps_a_bias_is_finite() -> None:
+    """One that cancels y is computed with the eps that the case has, which is not 0 where a group is constant."""
+    found = drawn(cases(eps=0.0, regimes=("constant", "two_valued"), affine="both", max_elements=64), 300)
+    assert all(np.isfinite(case.bias.astype(np.float64)).all() for case in found)
+
+
 def undecided(found: Sequence[Case]) -> Counter[str]:
     """In how many of the finite cases some element of a quantity is undecided, and under "cases" how many there are."""
     count: Counter[str] = Counter()
