@@ -56,7 +56,7 @@ class Report:
         return "\n".join(lines)
 
 
-@dataclass
+@dataclass(repr=False)
 class Examiner:
     """Judges one case after another; remembers the first new violation's law and quantity, and the smallest case for it.
 
@@ -82,6 +82,10 @@ class Examiner:
         """Executors hold no state of a case, so one serves all."""
         self.executor = executor_for(self.implementation)
         self.stateless = tuple(law for law in self.laws if not law.stateful)
+
+    def __repr__(self) -> str:
+        """Short, whatever has been seen: Hypothesis warns of a long one at the end of a test, which would then seem flaky."""
+        return f"Examiner({self.implementation.name}, {self.cases} cases)"
 
     def examine(self, case: Case) -> None:
         """Judge a case; raise the Violation that it shows, if new, or Unrepeatable if it does not come back."""

@@ -160,6 +160,7 @@ LEDGER: tuple[KnownFault, ...] = (
         _GROUP_NORM,
         "derivatives from the one-pass variance for channels_last",
         ("primal", *_HIGHER),
+        dtypes=_ALL,
         when=channels_last,
         reason="They start from the statistics of the channels_last kernel, E[x²] - E[x]².",
     ),

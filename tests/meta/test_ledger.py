@@ -71,3 +71,10 @@ def test_a_case_that_ends_the_process_is_counted_and_not_run():
     examiner.examine(entry.pinned_case())
     assert examiner.known[entry.name] == 1
     assert examiner.cases == 0
+
+
+def test_an_examiner_that_has_seen_much_is_shown_in_short():
+    """Hypothesis writes a failing test's arguments out, and what is longer than 32 kB it warns of: an error here, and called flaky then."""
+    examiner = Examiner(load("torch/group_norm"), select())
+    examiner.observations.update(f"observation {number}" for number in range(10_000))
+    assert len(repr(examiner)) < 100
