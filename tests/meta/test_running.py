@@ -104,9 +104,12 @@ SLOW_TO_SHRINK = '''
 import time
 import torch.nn.functional as F
 def fn(x, weight, bias, eps):
-    """Wrong, and slow once it has been found, so that shrinking takes minutes."""
+    """Wrong where there are 24 values or more, and slow there, so that shrinking takes minutes."""
+    y = F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), weight, bias, eps).permute(0, 3, 1, 2)
+    if x.numel() < 24:
+        return y
     time.sleep(1)
-    return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), weight, bias, eps).permute(0, 3, 1, 2) * 1.5
+    return y * 1.5
 '''
 
 
@@ -118,8 +121,8 @@ def test_ctrl_c_loses_nothing_found(tmp_path):
     running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 100
     while not case.exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    time.sleep(1)
+        time.sleep(0.1)
+    time.sleep(0.5)
     running.send_signal(signal.SIGINT)
     output, _ = running.communicate(timeout=60)
     assert Case.load(case).x.size > 0
