@@ -15,14 +15,14 @@ from strategies import find_violation, judge
 CAUGHT = {
     "variance/one_pass": "value",
     "variance/unbiased": "value",
-    "variance/padding_counted": "value or gradients",
-    "eps/outside_the_root": "value or gradients or degenerate",
-    "eps/fixed": "value or gradients",
-    "eps/doubled": "value or gradients or degenerate",
-    "eps/rounded_to_half": "value or gradients or degenerate",
-    "precision/statistics_in_input_dtype": "value or gradients",
-    "precision/single_inside_double": "value or gradients or degenerate",
-    "precision/relative_error_2e_5": "value or gradients or degenerate",
+    "variance/padding_counted": "value",
+    "eps/outside_the_root": "value",
+    "eps/fixed": "value",
+    "eps/doubled": "value",
+    "eps/rounded_to_half": "value",
+    "precision/statistics_in_input_dtype": "value",
+    "precision/single_inside_double": "value",
+    "precision/relative_error_2e_5": "value",
     "precision/saved_in_input_dtype": "gradients",
     "layout/x_strides_ignored": "layout",
     "layout/x_offset_ignored": "layout",
@@ -31,7 +31,7 @@ CAUGHT = {
     "masks/pixels_past_vector": "value",
     "masks/dweight_past_block": "gradients",
     "special_values/nan_in_x_as_zero": "special_values",
-    "special_values/leak_in_y": "special_values or independence",
+    "special_values/leak_in_y": "special_values",
     "degenerate/bias_lost": "degenerate",
     "degenerate/empty_dweight": "degenerate",
     "side_effects/x_centred": "side_effects",
@@ -39,14 +39,14 @@ CAUGHT = {
     "side_effects/written_past_end": "layout",
     "side_effects/denormal_mode": "side_effects",
     "state/cached_by_address": "history",
-    "state/cached_by_fingerprint": "history or value",
+    "state/cached_by_fingerprint": "history",
     "gradients/dx_without_mean": "gradients",
     "gradients/dx_without_projection": "gradients",
     "gradients/dx_own_term_off": "gradients",
     "gradients/dx_mean_off": "gradients",
     "gradients/dx_projection_off": "gradients",
-    "gradients/dweight_off": "gradients or modes",
-    "gradients/dbias_off": "gradients or modes",
+    "gradients/dweight_off": "gradients",
+    "gradients/dbias_off": "gradients",
     "gradients/detached": "result",
     "semantics/tuple": "result",
     "semantics/nothing": "result",
@@ -58,10 +58,11 @@ _MUTANTS = {mutant.name: mutant.implementation for mutant in mutants("channel")}
 
 @pytest.mark.parametrize(("name", "law"), CAUGHT.items())
 def test_mutant_is_caught_by_the_law_it_breaks(name, law):
-    """A judge that cannot fail judges nothing."""
-    violation = find_violation(_MUTANTS[name], max_examples=2000, seed=0)
+    """A judge that cannot fail judges nothing. The law is judged alone too: which of several is broken first depends on the case."""
+    assert find_violation(_MUTANTS[name], max_examples=2000, seed=0) is not None
+    violation = find_violation(_MUTANTS[name], max_examples=2000, seed=0, laws=law)
     assert violation is not None
-    assert violation.law in law.split(" or ")
+    assert violation.law == law
 
 
 @pytest.mark.parametrize("name", ["state/cached_by_shape", "state/first_kept", "state/wrong_every_40th", "side_effects/shared_buffer"])

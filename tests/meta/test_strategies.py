@@ -675,6 +675,7 @@ def test_picks_shrink_to_their_first() -> None:
     """Towards `low`, and the first option."""
     assert smallest(made(1, lambda draws: draws.integer(-7, 20))) == -7
     assert smallest(made(1, lambda draws: draws.integer(-7, 20)), lambda value: value > 4) == 5
+    assert smallest(made(2, lambda draws: draws.integer(-7, 100)), lambda value: value > 40) == 41
     assert smallest(made(1, lambda draws: draws.choice(("first", "second")))) == "first"
     assert smallest(made(1, lambda draws: draws.weighted(((1, "first"), (5, "second"))))) == "first"
     assert smallest(made(1, lambda draws: draws.chance(3))) is False
