@@ -26,7 +26,7 @@ from .examiner import Examiner, Report, Unrepeatable
 from .signatures import rounds_for, signatures
 from .values import FINITE_REGIMES
 
-__all__ = ["find_violation", "judge", "law_cases", "search"]
+__all__ = ["CASES_ASIDE", "find_violation", "judge", "law_cases", "search"]
 
 _LAW_CASES: dict[str, dict[str, Any]] = {
     "value": {"regimes": FINITE_REGIMES, "shape_kinds": ("small", "medium", "tile", "rows")},
@@ -43,7 +43,7 @@ _LAW_CASES: dict[str, dict[str, Any]] = {
 }
 """Arguments of `cases` for the laws that say something about some cases only."""
 
-_CASES_ASIDE = 25
+CASES_ASIDE = 25
 """Of a search for all laws, for those of calls outside the contract, which depend on values no more."""
 
 
@@ -99,7 +99,7 @@ def judge(
     for law in (law for law in aside if law.concerns(judged)):
         if report.violation is not None:
             break
-        later = search(judged, (law,), min(max_examples, _CASES_ASIDE), seed)
+        later = search(judged, (law,), min(max_examples, CASES_ASIDE), seed)
         report = replace(
             report,
             violation=later.violation,

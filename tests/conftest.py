@@ -19,6 +19,7 @@ from ln2d_ref.implementations import REGISTERED, load, unavailable
 from ln2d_ref.laws import LAWS, select
 from ln2d_ref.semantics import SEMANTICS
 from strategies.examiner import Examiner, Unrepeatable
+from strategies.search import CASES_ASIDE
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".ln2d"
@@ -145,14 +146,10 @@ _SHARES = {"triton": 8, "cuda": 4}
 """Kernels that are interpreted or emulated on the CPU, up to 100 times as slow, are judged on one in so many of a profile's cases."""
 
 
-_OF_MODULES = 25
-"""Cases for the law `module`, which is of structure and not of values, and exports each one that is in float32."""
-
-
 def _limit(implementation, law: str) -> int | None:
     """Number of cases for a law, or None for all of the profile's."""
-    if law == "module":
-        return min(_OF_MODULES, hypothesis.settings.default.max_examples)
+    if law == "module":  # of structure and not of values, and each case in float32 is exported
+        return min(CASES_ASIDE, hypothesis.settings.default.max_examples)
     share = _SHARES.get(implementation.name.partition("/")[0])
     return max(1, hypothesis.settings.default.max_examples // share) if share and implementation.devices == ("cpu",) else None
 
