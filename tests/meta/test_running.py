@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +119,8 @@ def test_ctrl_c_loses_nothing_found(tmp_path):
     (tmp_path / "own.py").write_text(SLOW_TO_SHRINK)
     case = ROOT / ".ln2d" / folder_name(f"{tmp_path}/own.py:fn", "value", "y") / "case.json"
     command = [sys.executable, "-m", "pytest", "tests/conformance", "--implementation", f"{tmp_path}/own.py:fn", "--law", "value"]
-    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it, and what it starts does too
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, preexec_fn=heeding)
     deadline = time.monotonic() + 100
     while not case.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
