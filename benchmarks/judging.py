@@ -62,6 +62,12 @@ class _Measured:
     def attempt(self, placed: Any, given: Mapping[str, np.ndarray], *, mode: str = "", devices: Mapping[str, str] | None = None) -> Outcome:
         raise NotImplementedError
 
+    def queued(self, device: str) -> tuple[str, ...]:
+        return ()
+
+    def queue(self, case: Case, way: str) -> Outcome:
+        raise NotImplementedError
+
     def again(self, placed: Any) -> tuple[Outcome, Outcome]:
         raise NotImplementedError
 

@@ -130,6 +130,10 @@ class Case:
         """A short form: shapes, layouts and settings, no values."""
         return f"Case({summary(self)}, {self.semantics}{', ' + self.regime if self.regime else ''})"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What Hypothesis and a debugger print: short too."""
+        printer.text(repr(self))
+
     def __str__(self) -> str:
         """A Python expression that makes this case again."""
         return f"Case.from_dict({self.to_dict()!r})"

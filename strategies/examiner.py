@@ -6,6 +6,7 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from hypothesis import event, target
 from hypothesis.errors import Flaky
@@ -84,8 +85,12 @@ class Examiner:
         self.stateless = tuple(law for law in self.laws if not law.stateful)
 
     def __repr__(self) -> str:
-        """Short, whatever has been seen: Hypothesis warns of a long one at the end of a test, which would then seem flaky."""
+        """Short, whatever has been seen."""
         return f"Examiner({self.implementation.name}, {self.cases} cases)"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Hypothesis goes through a dataclass's fields, warns where that gets long, and takes the warning for a flaky test."""
+        printer.text(repr(self))
 
     def examine(self, case: Case) -> None:
         """Judge a case; raise the Violation that it shows, if new, or Unrepeatable if it does not come back."""
@@ -117,7 +122,7 @@ class Examiner:
         """The violation to report after a search ended, with this error or none."""
         if isinstance(error, Unrepeatable):
             return error.violation
-        if isinstance(error, Flaky) and self.found is not None:
+        if isinstance(error, Flaky) and self.found is not None and self._shown(self.found.case, self.found, self.laws) is None:
             return self._kept(_unrepeated(self.found))
         return self.found
 

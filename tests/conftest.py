@@ -93,13 +93,16 @@ def _of_all(name: str, device: str | None) -> Any:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect the conformance tests of laws that were not asked for: by --law, or without it of opt-in ones.
 
-    Each implementation's examples are kept under a key of their own.
+    With --law, test_large goes too, which judges by several. Each implementation's examples are kept under a key of their own.
     """
     for item in items:
         if "implementation" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.parametrize("implementation", []))  # Hypothesis looks for it; another's example is not shrunk
-    wanted = config.getoption("--law") or tuple(law.name for law in select())
-    kept = [item for item in items if _law_of(item) in (None, *wanted) and (config.getoption("--law") or _says_something(item))]
+    asked = config.getoption("--law")
+    wanted = asked or tuple(law.name for law in select())
+    kept = [item for item in items if _law_of(item) in (None, *wanted) and (asked or _says_something(item))]
+    if asked:
+        kept = [item for item in kept if getattr(item, "originalname", "") != "test_large"]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 
@@ -124,6 +127,12 @@ def rotation(request: pytest.FixtureRequest) -> int:
     if seed is None:
         return 0 if hypothesis.settings.default.derandomize else random.SystemRandom().getrandbits(16)
     return int(seed) if seed.isdecimal() else zlib.crc32(seed.encode())
+
+
+@pytest.fixture
+def known(request: pytest.FixtureRequest) -> Counter[str]:
+    """Ledger entries that were met, for the summary."""
+    return request.config.stash[KNOWN]
 
 
 @pytest.fixture
@@ -184,7 +193,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function):
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     """A violation's message is all that is printed of it."""
     report = yield
-    if call.excinfo is not None and isinstance(call.excinfo.value, Violation) and EXAMINER in item.stash:
+    if call.excinfo is not None and isinstance(call.excinfo.value, Violation) and "implementation" in item.fixturenames:
         report.longrepr = str(call.excinfo.value)
         report.sections = []
     return report

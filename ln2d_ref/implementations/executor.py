@@ -50,6 +50,12 @@ class Executor(Protocol):
     def attempt(self, placed: Any, given: Mapping[str, np.ndarray], *, mode: str = "", devices: Mapping[str, str] | None = None) -> Outcome:
         """One call in a mode, with any arrays in the place of some arguments, or arguments elsewhere; a backward too without mode."""
 
+    def queued(self, device: str) -> tuple[str, ...]:
+        """How a call can be queued on a device before its arguments hold their values; nothing where a call is done when it returns."""
+
+    def queue(self, case: Case, way: str) -> Outcome:
+        """Call and differentiate in one of `queued`, on fresh storages that hold the case's values only once the call is queued."""
+
     def again(self, placed: Any) -> tuple[Outcome, Outcome]:
         """One call differentiated twice: the first gradients, and the second with the names of first ones that it rewrote."""
 

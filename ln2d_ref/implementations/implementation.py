@@ -72,6 +72,10 @@ class Implementation:
         if self.eps is not None and not 0 <= self.eps < float("inf"):
             raise ValueError(f"eps is {self.eps!r}, but must be None or a finite number >= 0")
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What a debugger and Hypothesis print: short, whatever fn's own representation is."""
+        printer.text(f"Implementation({self.name}, {self.semantics})")
+
     @property
     def module_class(self) -> Any:
         """The nn.Module class that fn was made from; None where there is none, or where what is judged is compiled from it."""

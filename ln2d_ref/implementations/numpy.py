@@ -104,6 +104,14 @@ class NumpyExecutor:
         changed += tuple(name for name, array in given.items() if np.asarray(call[name]).tobytes() != array.tobytes())
         return Outcome(results, raised, changed, spilled)
 
+    def queued(self, device: str) -> tuple[str, ...]:
+        """A call is done when it returns."""
+        return ()
+
+    def queue(self, case: Case, way: str) -> Outcome:
+        """NumPy queues nothing."""
+        raise ValueError(f"way is {way!r}, but NumPy queues no calls")
+
     def again(self, placed: _Placed) -> tuple[Outcome, Outcome]:
         """NumPy records no graph."""
         raise TypeError("NumPy records no graph")

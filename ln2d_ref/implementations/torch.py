@@ -18,6 +18,7 @@ from ..outcome import Outcome, Raised, Result
 from .implementation import Implementation
 from .module_steps import STEPS, Subject, Told
 from .torch_placed import Argument, Placed, guarded, is_floating, same_bits, to_numpy, to_torch
+from .torch_queued import QUEUED
 from .torch_state import MODES, watched
 from .transforms import WAYS
 
@@ -135,6 +136,23 @@ class TorchExecutor:
                 run.results |= _results(_gradients(y, attempted, cast=True))
         changed, spilled = attempted.changes()
         return Outcome(run.results, run.raised, changed, spilled, disturbed=run.disturbed)
+
+    def queued(self, device: str) -> tuple[str, ...]:
+        """On a GPU, one of `torch_queued.QUEUED`."""
+        return tuple(QUEUED) if device == "cuda" else ()
+
+    def queue(self, case: Case, way: str) -> Outcome:
+        """One call and backward, on fresh storages that held other values."""
+        placed = self.place(case.varied())
+
+        def call() -> dict[str, Any]:
+            y = self._called(placed)
+            return {"y": y, **_gradients(y, placed)}
+
+        with self._running(case.threads) as run:
+            run.stage = way
+            run.results |= _results(QUEUED[way](placed, case, call))
+        return Outcome(run.results, run.raised, disturbed=run.disturbed)
 
     def again(self, placed: Placed) -> tuple[Outcome, Outcome]:
         """One call, differentiated twice over the same graph: the first gradients, as they came, and the second."""

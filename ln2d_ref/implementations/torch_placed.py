@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,6 +116,16 @@ class Placed:
         owned = {argument.memory.untyped_storage().data_ptr() for argument in self.arguments.values()}
         self.earlier = [entry for entry in self.earlier if entry[1].untyped_storage().data_ptr() not in owned]
         self.case = case
+
+    def arriving(self, case: Case) -> Callable[[], None]:
+        """Another case's values, already on the device: a call that queues their writing on the current stream."""
+        fresh = {name: Argument.over(place(array, case.laid_out(name)), case.device, False) for name, array in case.arrays.items()}
+
+        def arrive() -> None:
+            for name, argument in fresh.items():
+                self.arguments[name].memory.data.copy_(argument.memory)
+
+        return arrive
 
     def changes(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Arguments changed at their elements, and outside them."""

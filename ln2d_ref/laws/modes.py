@@ -1,4 +1,4 @@
-"""`modes`: y is the same without a graph, and right under autocast and with float32 parameters beside half inputs."""
+"""`modes`: y is the same without a graph, and right under autocast, with float32 parameters beside half inputs, and queued on a GPU."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ RIGHT_UNDER_AUTOCAST: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyTy
 it narrows no norm, and leaves float64 alone everywhere (https://docs.pytorch.org/docs/stable/amp.html#autocast-op-reference).
 """
 
+_REFUSABLE = frozenset({"replayed from a CUDA graph"})
+"""Nobody promises that a call can be captured; one that was has to be right."""
+
 
 def _violations(trial: Trial) -> Iterator[Violation]:
     if not trial.executor.modes and "attempt" not in trial.executor.offers:
@@ -57,6 +60,12 @@ def _violations(trial: Trial) -> Iterator[Violation]:
     parameters = trial.case.weight is not None or trial.case.bias is not None
     if trial.case.dtype in _HALF and parameters and "attempt" in trial.executor.offers:
         yield from _float32_parameters(trial)
+    for way in trial.executor.queued(trial.case.device):
+        outcome = trial.executor.queue(trial.case, way)
+        if outcome.raised is not None and way in _REFUSABLE:
+            trial.observed.append(f"refused to be {way} with {outcome.raised.type}")
+        else:
+            yield from _judged(trial, outcome, (trial.case.dtype,), way)
 
 
 def _same(trial: Trial, outcome: Outcome, before: np.ndarray, mode: str) -> Iterator[Violation]:
@@ -144,8 +153,9 @@ def _told(outcome: Outcome) -> str:
 MODES = Law(
     name="modes",
     claim="no_grad and inference_mode give the same y; under autocast, and with float32 parameters beside half inputs, y has a dtype that "
-    "is right there, and lies within that dtype's bound.",
-    reason="Whether a graph is recorded is no argument of the function; autocast may choose where to compute, and narrows no norm.",
+    "is right there, and lies within that dtype's bound; on a GPU, a call on another stream and a replayed CUDA graph are right.",
+    reason="Whether a graph is recorded is no argument of the function; autocast may choose where to compute, and narrows no norm; what a "
+    "stream has not yet written cannot be read from another.",
     applies=lambda case: case.x.size > 0,
     violations=_violations,
     stateful=True,

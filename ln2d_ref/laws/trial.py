@@ -62,6 +62,11 @@ class Trial:
         return Trial(self.executor, self.implementation, self.case.densely())
 
     @cached_property
+    def repeated(self) -> Trial:
+        """A trial of the same case in fresh storages."""
+        return Trial(self.executor, self.implementation, self.case)
+
+    @cached_property
     def derived(self) -> Derived:
         """Higher derivatives and the like."""
         return Derived(self.executor, self.implementation, self.case, partial(expectation, self.implementation))

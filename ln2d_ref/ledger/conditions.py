@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..case import Case
@@ -39,7 +41,8 @@ def exceeds_half(case: Case) -> bool:
     axes = group_axes(case.semantics)
     deviation = np.abs(x - x.mean(axis=axes, keepdims=True))
     root = 1 / np.sqrt(x.var(axis=axes, keepdims=True) + case.eps)
-    g = np.prod([np.abs(np.nan_to_num(a.astype(np.float64))).max() for a in (case.dy, case.weight) if a is not None])
+    given = [array for array in (case.dy, case.weight) if array is not None]
+    g = math.prod(float(np.abs(array.astype(np.float64)).max(initial=0.0, where=np.isfinite(array))) for array in given)
     return bool((root * np.maximum(1, g * np.maximum(1, deviation * root) ** 2)).max() > DTYPES["float16"].largest / 2**4)
 
 

@@ -14,7 +14,9 @@ from .fault import KnownFault
 __all__ = ["LEDGER"]
 
 _ALL, _HALF, _FULL = tuple(DTYPES), ("float16", "bfloat16"), ("float32", "float64")
-_VALUES = ("gradients", "special_values", "degenerate", "layout", "modes")
+_ANYWHERE = ("cpu", "cuda")
+_JUDGED = ("gradients", "special_values", "degenerate", "layout")
+_VALUES = (*_JUDGED, "modes")
 _HIGHER = ("ddy", "ddx", "ddweight", "tangent", "tdx", "tdweight", "dddy", "dddx", "dddweight", "ttangent")
 _BATCHED = ("vmap_y", "vmap_dx", "vmap_dweight", "vmap_dbias")
 
@@ -28,7 +30,7 @@ def _fault(implementation: str, fault: str, **details: Any) -> KnownFault:
 
 def _saved_in_half(implementation: str, quantities: tuple[str, ...], reason: str) -> tuple[KnownFault, KnownFault]:
     """Gradients from statistics that were rounded to half; near the limit of float16 they are infinite or NaN."""
-    common = {"laws": _VALUES, "reason": reason}
+    common = {"laws": _JUDGED, "reason": reason}
     return (
         _fault(implementation, "half gradients", quantities=quantities, dtypes=_HALF, when=always, ceiling=2e4, **common),
         _fault(
@@ -40,6 +42,15 @@ def _saved_in_half(implementation: str, quantities: tuple[str, ...], reason: str
             ceiling=np.inf,
             **common,
         ),
+    )
+
+
+def _beside_float32(implementation: str) -> tuple[KnownFault, KnownFault]:
+    """The same where float32 parameters' gradients are asked for in float32, of which a half has lost thousands of units or, as 0, all."""
+    common = {"laws": ("modes",), "quantities": _GRADIENTS, "when": always, "reason": _HALF_SUMS}
+    return (
+        _fault(implementation, "float32 gradients beside float16", dtypes=("float16",), ceiling=np.inf, **common),
+        _fault(implementation, "float32 gradients beside bfloat16", dtypes=("bfloat16",), ceiling=1e7, **common),
     )
 
 
@@ -74,23 +85,28 @@ def _decomposed(implementation: str, operator: str) -> tuple[KnownFault, KnownFa
     return _saved_in_half(implementation, ("dx", "dweight"), reason)
 
 
+_GRADIENTS = ("dx", "dweight", "dbias")
+_HALF_SUMS = "The CPU backward of F.layer_norm keeps mean, rstd and the sums of dweight and dbias in the input's half dtype."
+
+
 def _layer_norm(implementation: str) -> tuple[KnownFault, ...]:
-    reason = "The CPU backward of F.layer_norm keeps mean, rstd and the sums of dweight and dbias in the input's half dtype."
     halved = "Double backward, forward mode and vmap of F.layer_norm go on in half, from statistics saved in half."
     third = "The double backward of F.layer_norm takes its saved mean and rstd for constants when it is differentiated."
     nested = "The forward-mode formula of F.layer_norm takes mean and rstd for constants when it is differentiated."
     return (
-        *_saved_in_half(implementation, ("dx", "dweight", "dbias"), reason),
+        *_saved_in_half(implementation, _GRADIENTS, _HALF_SUMS),
         _not_exact(implementation),
         *_half_derivatives(implementation, halved),
-        _derivatives(implementation, "third order", ("dddx",), reason=third),
-        _derivatives(implementation, "nested forward", ("ttangent",), reason=nested),
+        _derivatives(implementation, "third order", ("dddx",), devices=_ANYWHERE, reason=third),
+        _derivatives(implementation, "nested forward", ("ttangent",), devices=_ANYWHERE, reason=nested),
     )
 
 
 def _bias_alone_lost(implementation: str) -> KnownFault:
     reason = "The double backward of F.layer_norm with a bias, no weight and a frozen x returns None for dy."
-    return _derivatives(implementation, "no double backward of the bias alone", ("ddy",), dtypes=_ALL, when=bias_only, reason=reason)
+    return _derivatives(
+        implementation, "no double backward of the bias alone", ("ddy",), dtypes=_ALL, when=bias_only, devices=_ANYWHERE, reason=reason
+    )
 
 
 def _summed_in_a_chain(implementation: str) -> KnownFault:
@@ -113,6 +129,7 @@ def _accepted(implementation: str, quantities: tuple[str, ...], reason: str) -> 
         laws=("bad_arguments",),
         quantities=quantities,
         dtypes=_ALL,
+        devices=_ANYWHERE,
         when=always,
         ceiling=np.inf,
         reason=reason,
@@ -127,9 +144,11 @@ _ANY_RANK = "torch's function takes any rank; the recipe does not ask for 4, and
 
 LEDGER: tuple[KnownFault, ...] = (
     *_layer_norm("torch/permute"),
+    *_beside_float32("torch/permute"),
     _bias_alone_lost("torch/permute"),
     _summed_in_a_chain("torch/permute"),
     *_layer_norm("torch/layer_norm_chw"),
+    *_beside_float32("torch/layer_norm_chw"),
     _bias_alone_lost("torch/layer_norm_chw"),
     _summed_in_a_chain("torch/layer_norm_chw"),
     *_layer_norm("torch/unpermuted"),
@@ -139,6 +158,7 @@ LEDGER: tuple[KnownFault, ...] = (
         laws=("result",),
         quantities=("y",),
         dtypes=_ALL,
+        devices=_ANYWHERE,
         when=lambda case: case.weight is not None or case.bias is not None,
         ceiling=np.inf,
         reason="F.layer_norm over (C, H, W) needs an affine of shape (C, H, W): the recipe raises unless its affine is off.",

@@ -23,7 +23,7 @@ class KnownFault:
     implementation   name of the implementation that shows it
     package, since   the package whose fault it is, and the first release that is known to have it
     until            the first release without it, or None
-    laws, quantities, dtypes
+    laws, quantities, dtypes, devices
     when             predicate over the case
     ceiling          largest error/bound that is put down to it; infinite where the result is wrong in kind
     reason           one sentence
@@ -42,6 +42,7 @@ class KnownFault:
     ceiling: float
     reason: str
     pinned: str
+    devices: tuple[str, ...] = ("cpu",)
     until: str | None = None
     crashes: bool = False
 
@@ -56,7 +57,8 @@ class KnownFault:
 
     def covers(self, implementation: str, case: Case) -> bool:
         """Whether this implementation, as installed, has the fault on a case like this one."""
-        return implementation == self.implementation and case.dtype in self.dtypes and self.current() and self.when(case)
+        alike = implementation == self.implementation and case.dtype in self.dtypes and case.device in self.devices
+        return alike and self.current() and self.when(case)
 
     def current(self) -> bool:
         """Whether the installed release is one that has the fault."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch.nn.functional as F
+from hypothesis.vendor.pretty import pretty
 
 from ln2d_ref import Case, Violation, load
 from ln2d_ref.implementations import as_implementation
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 OWN = '''
 import torch
 import torch.nn.functional as F
+from hypothesis.vendor.pretty import pretty
 def wrong(x, weight, bias, eps):
     """A relative error of 1e-3."""
     return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), weight, bias, eps).permute(0, 3, 1, 2) * 1.001
@@ -83,6 +85,7 @@ def test_wrong_use_gets_one_clear_line(tmp_path, name, message):
 UNREPEATABLE = '''
 import itertools
 import torch.nn.functional as F
+from hypothesis.vendor.pretty import pretty
 calls = itertools.count(1)
 def fn(x, weight, bias, eps):
     """Wrong in every 13th call."""
@@ -101,9 +104,45 @@ def test_a_wrong_answer_that_does_not_come_back_is_of_history(tmp_path):
     assert "Flaky" not in output
 
 
+UNPRINTABLE = """
+import torch
+class Wrong:
+    \"\"\"Not normalised, and written out at length, or not at all.\"\"\"
+    def __init__(self, shown):
+        self.shown = shown
+    def __repr__(self):
+        return self.shown * 100_000
+    def __call__(self, x, weight, bias, eps):
+        return x * 1
+long, unshown = Wrong("a "), Wrong(None)
+"""
+
+
+@pytest.mark.parametrize("name", ["long", "unshown"])
+def test_how_long_a_function_is_when_written_out_changes_nothing(tmp_path, name):
+    """Hypothesis writes a failing test's arguments out; a warning of the length, or an exception, would make the failure seem flaky."""
+    (tmp_path / "own.py").write_text(UNPRINTABLE)
+    output = pytest_on(tmp_path, "--implementation", f"{tmp_path}/own.py:{name}", "--law", "value")
+    assert "law             value" in output
+    assert "not when run again" not in output
+    assert len(output) < 10_000
+
+
+def test_what_has_been_seen_is_not_written_out():
+    """As above: an examiner has seen much after a while, and a case holds arrays."""
+    examiner = Examiner(load("torch/group_norm"), select())
+    examiner.observations.update(f"observation {number}" for number in range(10_000))
+    case = ones(1, 1000, 30, 30)
+    assert len(repr(examiner)) < 100
+    assert len(pretty(examiner)) < 100
+    assert len(pretty(case)) < 100
+    assert len(pretty(examiner.implementation)) < 100
+
+
 SLOW_TO_SHRINK = '''
 import time
 import torch.nn.functional as F
+from hypothesis.vendor.pretty import pretty
 def fn(x, weight, bias, eps):
     """Wrong where there are 24 values or more, and slow there, so that shrinking takes minutes."""
     y = F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), weight, bias, eps).permute(0, 3, 1, 2)
