@@ -80,7 +80,7 @@ ALONE = {
     "modes": "modes/no_grad_coarse",
     "derivatives": "derivatives/rstd_constant",
     "bad_arguments": "bad_arguments/rank_3",
-    "module": "module/other_names",
+    "module": "module/deepcopy_shares",
 }
 """For each law a mutant that no other law catches."""
 
