@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import alternation, baseline, planted, plot
+from benchmarks import alternation, baseline, kernels, planted, plot
 from benchmarks.alternation import Alternation, Clock, on_cpu
 from benchmarks.ratios import Comparison, Ratio, compare, ratio_of
 from benchmarks.report import regression
 from benchmarks.settings import QUICK, SHAPES, Setting, settings
+from ln2d_ref import load
 
 ROOT = Path(__file__).parents[2]
 
@@ -253,3 +256,45 @@ def test_a_result_that_holds_no_kernel_is_not_drawn(tmp_path):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=fault):
             plot.read(path)
+
+
+def a_row(*times: float, sides=(128, 56, 56), semantics="channel", direction="forward", judged="error at 0.90 of the bound") -> kernels.Row:
+    setting = kernels.Sized(semantics, 1, "float32", "contiguous", direction, "cuda", sides, semantics)
+    return kernels.Row(setting, dict(zip(("triton/fused", "cuda/fused", "compile", "eager"), times, strict=True)), {"triton/fused": judged})
+
+
+def test_kernels_are_measured_and_judged_wherever_they_run():
+    """On the CPU, with torch's own in the place of the fused ones: a wrong result is told beside its time."""
+    right, wrong = load("torch/composed_float32"), replace(load("torch/permute"), fn=lambda x, weight, bias, eps: x * 1)
+    setting = kernels.Sized("channel", 1, "float32", "contiguous", "forward", "cpu", (8, 16, 16))
+    row = kernels.row_of(setting, {"triton/fused": right, "cuda/fused": wrong, "eager": load("torch/permute")}, rounds=3)
+    assert set(row.over_copy) == {"triton/fused", "cuda/fused", "eager"}
+    assert all(time > 0 for time in row.over_copy.values())
+    assert row.judged["triton/fused"].startswith("error at ")
+    assert row.judged["cuda/fused"].startswith("WRONG: y[")
+    assert kernels.table([row]).splitlines()[-1].startswith("| channel 1x8x16x16 | float32 | forward | ")
+
+
+def test_aims_are_met_by_the_faster_kernel_and_missed_by_the_worst_row():
+    """Each aim can fail, and says where."""
+    met = [a_row(1.05, 3.0, 1.5, 2.5), a_row(1.9, 2.0, 9.0, 9.0, sides=kernels.ODD), a_row(0.5, 0.5, 1, 4.0, semantics="sample")]
+    assert {line.partition(": met in ")[0]: line.partition("; ")[0][-11:] for line in kernels.judge_aims([met[0], met[2]])} == {
+        "- channel: forward at most 1.10 copies": "1 of 1 rows",
+        "- channel, C > 64: 1.2 times faster than torch.compile": "1 of 1 rows",
+        "- channel: 1.8 times faster than permute, F.layer_norm, contiguous": "1 of 1 rows",
+        "- sample, N <= 16: 8 times faster than nn.LayerNorm": "1 of 1 rows",
+    }
+    assert "odd sizes: half the bandwidth of C = 128 or better: met in 1 of 1" in "\n".join(kernels.judge_aims(met))
+    missed = [a_row(1.2, 3.0, 1.3, 2.0), a_row(2.6, 2.7, 9.0, 9.0, sides=kernels.ODD), a_row(1, 1, 1, 4.0, semantics="sample")]
+    lines = kernels.judge_aims([*missed, a_row(1.9, 1.8, 3.0, 4.0, direction="backward")])
+    assert len(lines) == 6
+    assert not any("met in 2 of 2" in line or "met in 1 of 1" in line for line in lines), lines
+    assert "farthest, by a factor of 2.36: 1x97x17x31 float32 forward" in lines[0]
+
+
+def test_without_a_gpu_kernels_say_so():
+    """Nothing else is done."""
+    if torch.cuda.is_available():
+        pytest.skip("says what is said without a GPU")
+    done = subprocess.run([sys.executable, "-m", "benchmarks.kernels"], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stderr) == (1, "torch finds no CUDA device: there is nothing to measure\n")
