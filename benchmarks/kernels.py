@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from .alternation import Alternation
 from .judging import judged
 from .machine import machine
 from .settings import DIRECTIONS, DTYPE_NAMES, Setting
-from .workloads import arguments, copying, workload
+from .workloads import Arguments, arguments, copying, workload
 
 __all__ = ["AIMS", "Row", "Sized", "judge_aims", "row_of", "table"]
 
@@ -80,9 +79,10 @@ AIMS: Mapping[str, Callable[[Row], float | None]] = {
 
 
 def _worst(row: Row, semantics: str, direction: str | None, distance: Callable[[float, Mapping[str, float]], float]) -> float | None:
-    """Of the fused kernels the one nearest to the aim: a user takes the faster."""
+    """Of the fused kernels the one nearest to the aim: a user takes the faster. Odd sizes have an aim of their own."""
     times = [time for name, time in row.over_copy.items() if name.startswith(_FUSED)]
-    if row.setting.semantics != semantics or direction not in (None, row.setting.direction) or not times:
+    setting = row.setting
+    if setting.semantics != semantics or direction not in (None, setting.direction) or setting.sides == ODD or not times:
         return None
     return distance(min(times), row.over_copy)
 
@@ -95,8 +95,10 @@ def _odd(rows: Sequence[Row], row: Row) -> float | None:
         for other in rows
         if other.setting.sides[0] == 128 and (other.setting.dtype, other.setting.direction) == (setting.dtype, setting.direction)
     ]
-    own, theirs = (_worst(each, "channel", None, lambda time, over: time) if each else None for each in (row, even[0] if even else None))
-    return own / theirs / 2 if setting.sides == ODD and own and theirs else None
+    if setting.sides != ODD or not even:
+        return None
+    own, theirs = (min(time for name, time in each.over_copy.items() if name.startswith(_FUSED)) for each in (row, even[0]))
+    return own / theirs / 2
 
 
 def contestants(semantics: str) -> dict[str, Implementation]:
@@ -113,12 +115,11 @@ def contestants(semantics: str) -> dict[str, Implementation]:
             found[name] = load(name)
         except ImportError as error:
             print(f"{name}: {error}", file=sys.stderr)
-    return found | {"compile": replace(recipe, fn=torch.compile(fn, fullgraph=True, dynamic=False)), "eager": replace(recipe, fn=eager)}
+    return found | {"compile": replace(recipe, fn=torch.compile(eager, fullgraph=True, dynamic=False)), "eager": replace(recipe, fn=eager)}
 
 
-def row_of(setting: Sized, implementations: Mapping[str, Implementation], *, rounds: int) -> Row:
+def row_of(setting: Sized, implementations: Mapping[str, Implementation], sets: list[Arguments], *, rounds: int) -> Row:
     """Time every implementation and the copy in turn."""
-    sets = arguments(setting)
     works = {name: workload(implementation, setting, sets) for name, implementation in implementations.items()}
     alternation = Alternation({name: work.timed for name, work in works.items()} | {"copy": copying(setting, sets)}, seed=0)
     for _ in range(rounds):
@@ -136,15 +137,15 @@ def _verdict(work: Any, setting: Sized) -> str:
 
 
 def _settings(device: str) -> Iterator[Sized]:
-    """All sizes, each large enough."""
+    """All sizes, each large enough, forward."""
     cache = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
-    for dtype, direction in product(DTYPE_NAMES, DIRECTIONS):
+    for dtype in DTYPE_NAMES:
         least = _CACHES * cache / DTYPES[dtype].numpy.itemsize
         for sides in (*((channels, 56, 56) for channels in CHANNELS), ODD):
-            yield Sized("channel", math.ceil(least / math.prod(sides)), dtype, "contiguous", direction, device, sides)
+            yield Sized("channel", math.ceil(least / math.prod(sides)), dtype, "contiguous", "forward", device, sides)
         for samples in SAMPLES:
             side = 8 * math.ceil(math.sqrt(least / samples / 64) / 8)
-            yield Sized("sample", samples, dtype, "contiguous", direction, device, (64, side, side), "sample")
+            yield Sized("sample", samples, dtype, "contiguous", "forward", device, (64, side, side), "sample")
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -181,20 +182,26 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("torch finds no CUDA device: there is nothing to measure", file=sys.stderr)
         return 1
-    rows = []
-    for setting in _settings("cuda"):
+    rows: list[Row] = []
+    for forward in _settings("cuda"):
         torch._dynamo.reset()  # it gives a code object up after eight compilations
-        try:
-            rows.append(row_of(setting, contestants(setting.semantics), rounds=options.rounds))
-        except torch.OutOfMemoryError as error:
-            print(f"{setting.shape} {setting.dtype} {setting.direction}: {error}", file=sys.stderr)
+        sets = arguments(forward)
+        for setting in (replace(forward, direction=direction) for direction in DIRECTIONS):
+            try:
+                rows.append(row_of(setting, contestants(setting.semantics), sets, rounds=options.rounds))
+            except Exception as error:  # of a compiler, or for want of memory: the other rows count all the same
+                print(f"{setting.shape} {setting.dtype} {setting.direction}: {type(error).__name__}: {error}", file=sys.stderr)
+        del sets
         torch.cuda.empty_cache()
-    text = "\n".join([f"{machine('cuda')}, {options.rounds} rounds", "", table(rows), "", *judge_aims(rows), ""])
+        if options.out is not None:
+            options.out.write_text(_told(rows, options.rounds), encoding="utf-8")
     if options.out is None:
-        print(text)
-    else:
-        options.out.write_text(text, encoding="utf-8")
+        print(_told(rows, options.rounds))
     return 0
+
+
+def _told(rows: Sequence[Row], rounds: int) -> str:
+    return "\n".join([f"{machine('cuda')}, {rounds} rounds", "", table(rows), "", *judge_aims(rows), ""])
 
 
 if __name__ == "__main__":

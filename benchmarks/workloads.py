@@ -44,12 +44,12 @@ class Workload:
 
 def arguments(setting: Setting, *, seed: int = 0) -> list[Arguments]:
     """Arguments of normal values about 0.5; on CUDA in as many copies as fill three times the second-level cache."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(setting.device).manual_seed(seed)
     dtype, channels = getattr(torch, setting.dtype), setting.shape[1]
     shape, layout = setting.shape, torch.channels_last if setting.layout == "channels_last" else torch.contiguous_format
 
     def drawn(*size: int) -> torch.Tensor:
-        return torch.randn(*size, generator=generator).to(device=setting.device, dtype=dtype)
+        return torch.randn(*size, generator=generator, device=setting.device).to(dtype)
 
     first = Arguments(
         (drawn(*shape) + 0.5).contiguous(memory_format=layout),

@@ -16,24 +16,33 @@ Shape = tuple[int, int, int, int]
 _LAWS = ("result", "value", "gradients")
 
 
-def judge_large(implementation: Implementation, shape: Shape, *, seed: int = 0) -> list[Violation]:
-    """Violations of `result`, `value` and `gradients` on tensors of this shape, on the last of the implementation's devices.
+def judge_large(implementation: Implementation, shape: Shape, *, device: str = "cuda", seed: int = 0) -> list[Violation]:
+    """Violations of `result`, `value` and `gradients` on tensors of this shape.
 
-    The large tensors hold the groups of a small case again and again (`torch_large`): the host needs memory for that case alone, the
-    device for at least five tensors of this shape, in `large_dtype`. `seed` draws values and places. Raises MemoryError where the device
-    has too little, ValueError where a sample is too large for the host.
+    They hold the groups of a small case again and again (`torch_large`): the host needs memory for that case alone, the device for at least
+    five tensors of this shape, in `large_dtype`. `seed` draws values and places. Raises MemoryError where the device has too little,
+    ValueError where a sample is too large for the host, or a group holds one value.
     """
-    case = _case(implementation, shape, seed)
+    case = _case(implementation, shape, device, seed)
+    if case.group_size == 1:
+        raise ValueError(f"shape is {shape}, of which a group holds one value, but must be one of larger groups")
     found: list[Violation] = []
     for fold in FOLDS:
         trial = Trial(LargeExecutor(implementation, shape, fold, seed=seed), implementation, case)
-        raised = trial.outcome.raised
+        try:
+            raised = trial.outcome.raised
+        except RuntimeError as error:  # of torch, while the tensors were filled
+            if type(error).__name__ != "OutOfMemoryError":
+                raise
+            raise MemoryError(f"{implementation.name} on {shape} in {case.dtype}: {error}") from None
         if raised is not None and raised.type == "OutOfMemoryError":
             raise MemoryError(f"{implementation.name} on {shape} in {case.dtype}: {raised.text}")
         found += violations(trial, select(_LAWS))
+        if found:  # after an illegal access the device answers no more
+            break
     for violation in found:
         violation.hint = f"the case's groups stand in tensors of shape {shape} again and again, and one of their copies is wrong"
-        violation.reproduce = f"strategies.large.judge_large(implementation, {shape}, seed={seed}) gives it"
+        violation.reproduce = f"strategies.large.judge_large(implementation, {shape}, device={device!r}, seed={seed}) gives it"
     return found
 
 
@@ -42,7 +51,7 @@ def large_dtype(implementation: Implementation) -> str:
     return min(implementation.dtypes, key=lambda name: DTYPES[name].numpy.itemsize)
 
 
-def _case(implementation: Implementation, shape: Shape, seed: int) -> Case:
+def _case(implementation: Implementation, shape: Shape, device: str, seed: int) -> Case:
     """Normal values about 1, with all the parameters that the implementation takes."""
     dtype, tile = DTYPES[large_dtype(implementation)].numpy, tile_shape(shape, implementation.semantics)
     parameter = tile[1:] if implementation.affine_shape == "element" else tile[1:2]
@@ -57,7 +66,7 @@ def _case(implementation: Implementation, shape: Shape, seed: int) -> Case:
         bias=given.get("bias"),
         eps=1e-5 if implementation.eps is None else implementation.eps,
         semantics=implementation.semantics,
-        device=implementation.devices[-1],
+        device=device,
         requires_grad=("x", *given),
         regime="normal",
     )

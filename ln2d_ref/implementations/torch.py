@@ -18,7 +18,7 @@ from ..outcome import Outcome, Raised, Result
 from .implementation import Implementation
 from .module_steps import STEPS, Subject, Told
 from .torch_placed import Argument, Placed, guarded, is_floating, same_bits, to_numpy, to_torch
-from .torch_queued import QUEUED
+from .torch_queued import QUEUED, NotCaptured
 from .torch_state import MODES, watched
 from .transforms import WAYS
 
@@ -46,6 +46,7 @@ class TorchExecutor:
 
     def __init__(self, implementation: Implementation) -> None:
         self.implementation = implementation
+        self.refused: set[str] = set()
         self.steps: tuple[str, ...] = () if implementation.module_class is None else tuple(STEPS)
 
     @property
@@ -138,8 +139,8 @@ class TorchExecutor:
         return Outcome(run.results, run.raised, changed, spilled, disturbed=run.disturbed)
 
     def queued(self, device: str) -> tuple[str, ...]:
-        """On a GPU, one of `torch_queued.QUEUED`."""
-        return tuple(QUEUED) if device == "cuda" else ()
+        """On a GPU, `torch_queued.QUEUED`, but for what was refused once: a capture that fails leaves traces."""
+        return tuple(way for way in QUEUED if way not in self.refused) if device == "cuda" else ()
 
     def queue(self, case: Case, way: str) -> Outcome:
         """One call and backward, on fresh storages that held other values."""
@@ -152,6 +153,8 @@ class TorchExecutor:
         with self._running(case.threads) as run:
             run.stage = way
             run.results |= _results(QUEUED[way](placed, case, call))
+        if run.raised is not None and run.raised.type == NotCaptured.__name__:
+            self.refused.add(way)
         return Outcome(run.results, run.raised, disturbed=run.disturbed)
 
     def again(self, placed: Placed) -> tuple[Outcome, Outcome]:

@@ -4,8 +4,9 @@
     y, dx                     ──► of all copies of a group the least or the greatest values: what lies within a bound does so in every copy
     dweight, dbias            ──► from a further backward with one copy of each group in dy, at places drawn anew, and 0 elsewhere
 
-A sum's bound is for the terms that are not 0: adding 0 rounds nothing. The host holds no more than the case, and no operation of torch's
-here is on more than 2^26 elements at once, so that what torch does with large tensors is not taken for granted.
+A sum's bound is for the terms that are not 0: adding 0 rounds nothing. The host holds no more than the case, and no operation here is on
+more than 2^26 elements at once. Rows of one large sample lie far apart all the same: that torch's own copy and amin count in 64 bits is
+taken for granted.
 """
 
 from __future__ import annotations
@@ -80,14 +81,15 @@ class LargeExecutor(TorchExecutor):
     def run(self, placed: _Large) -> Outcome:  # type: ignore[override]
         """One forward, one backward for dx, one for dweight and dbias."""
         case, tensors = placed.case, placed.tensors
-        self._poison(tensors["x"])
         parameters = [name for name in case.requires_grad if name != "x"]
         with self._running(case.threads) as run:
+            self._poison(tensors["x"])
             y = self.called(tensors["x"], tensors.get("weight"), tensors.get("bias"), case.eps)
             run.results["y"] = self._folded(y, case)
-            if isinstance(y, torch.Tensor) and y.shape == self.shape:
+            if isinstance(y, torch.Tensor) and y.is_floating_point():
                 run.stage = "backward"
                 dy = self._filled(to_torch(np.array(case.dy)).to(case.device), case.semantics)
+                self._poison(dy)
                 if "x" in case.requires_grad:
                     (dx,) = torch.autograd.grad(y, [tensors["x"]], dy, retain_graph=True)
                     run.results["dx"] = self._folded(dx, case)
@@ -121,16 +123,17 @@ class LargeExecutor(TorchExecutor):
             yield from large.split(max(1, samples // whole) * whole)
 
     def _poison(self, like: torch.Tensor) -> None:
-        """Leave NaN in the memory that results will be given, so that what is not written shows."""
-        for stale in [torch.empty_like(like) for _ in range(2)]:
-            for part in self._parts(stale, "channel"):
-                part.fill_(torch.nan)
+        """Leave NaN in memory of the size of a result, which the next will be given: what is not written shows."""
+        for part in self._parts(torch.empty_like(like), "channel"):
+            part.fill_(torch.nan)
 
     def _folded(self, value: Any, case: Case) -> Result:
         if not isinstance(value, torch.Tensor):
             return Result(type(value).__name__)
-        if value.shape != self.shape or not value.is_floating_point():
-            return _told(value, np.broadcast_to(np.float32(0), value.shape))
+        if value.shape != self.shape:
+            raise ValueError(f"a result has shape {tuple(value.shape)}, but should have {self.shape}, as x")
+        if not value.is_floating_point():
+            return _told(value, np.zeros(case.x.shape))
         fold, axes = getattr(torch, self.fold), (0, 2, 3) if case.semantics == "channel" else (0,)
         parts = [fold(self._by_copy(part, case.semantics), axes) for part in self._parts(value.detach(), case.semantics)]
         whole = reduce(torch.minimum if self.fold == "amin" else torch.maximum, parts)
@@ -153,7 +156,8 @@ class LargeExecutor(TorchExecutor):
 
 
 def _place(rng: np.random.Generator, group: int, groups: int, count: int) -> int:
-    return 0 if group == 0 else count - 1 if group == groups - 1 else int(rng.integers(count))
+    """Which copy of a group: the last of the last, the first of the first, else a drawn one."""
+    return count - 1 if group == groups - 1 else 0 if group == 0 else int(rng.integers(count))
 
 
 def _told(tensor: torch.Tensor, array: np.ndarray | None = None) -> Result:

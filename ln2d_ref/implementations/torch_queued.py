@@ -11,7 +11,7 @@ import torch
 from ..case import Case
 from .torch_placed import Placed
 
-__all__ = ["QUEUED"]
+__all__ = ["QUEUED", "NotCaptured", "NotInTime"]
 
 _BUSY = 50_000_000
 """Cycles that a stream waits before the values arrive, some 30 ms: longer than it takes to queue a call and its backward."""
@@ -22,17 +22,31 @@ _WARM = 3
 Call = Callable[[], dict[str, Any]]
 
 
+class NotCaptured(Exception):
+    """A call that cannot be captured, which is no fault."""
+
+
+class NotInTime(Exception):
+    """A call that took so long to queue that the values were there before: nothing was shown."""
+
+
 def _on_another_stream(placed: Placed, case: Case, call: Call) -> dict[str, Any]:
     """Whatever is queued on another stream than the current one runs before the values are there."""
-    call()
+    stream, arrived = torch.cuda.Stream(), torch.cuda.Event()
     arriving = placed.arriving(case)
-    stream = torch.cuda.Stream()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        call()
     torch.cuda.synchronize()
     with torch.cuda.stream(stream):
         torch.cuda._sleep(_BUSY)
         arriving()
+        arrived.record(stream)
         results = call()
+    late = arrived.query()
     torch.cuda.synchronize()
+    if late:
+        raise NotInTime("the values arrived before the call was queued")
     return results
 
 
@@ -45,8 +59,11 @@ def _replayed(placed: Placed, case: Case, call: Call) -> dict[str, Any]:
             call()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = call()
+    try:
+        with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):  # a capture that fails leaves its own stream current
+            results = call()
+    except Exception as error:
+        raise NotCaptured(f"{type(error).__name__}: {error}") from error
     placed.arriving(case)()
     graph.replay()
     torch.cuda.synchronize()

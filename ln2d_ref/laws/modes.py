@@ -37,12 +37,10 @@ RIGHT_UNDER_AUTOCAST: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyTy
 it narrows no norm, and leaves float64 alone everywhere (https://docs.pytorch.org/docs/stable/amp.html#autocast-op-reference).
 """
 
-_REFUSABLE = frozenset({"replayed from a CUDA graph"})
-"""Nobody promises that a call can be captured; one that was has to be right."""
-
 
 def _violations(trial: Trial) -> Iterator[Violation]:
-    if not trial.executor.modes and "attempt" not in trial.executor.offers:
+    queued = trial.executor.queued(trial.case.device)
+    if not (trial.executor.modes or queued or "attempt" in trial.executor.offers):
         return
     first = trial.outcome.results.get("y")
     if trial.outcome.raised is not None or first is None or first.array is None or first.dtype != trial.case.dtype:
@@ -60,12 +58,21 @@ def _violations(trial: Trial) -> Iterator[Violation]:
     parameters = trial.case.weight is not None or trial.case.bias is not None
     if trial.case.dtype in _HALF and parameters and "attempt" in trial.executor.offers:
         yield from _float32_parameters(trial)
-    for way in trial.executor.queued(trial.case.device):
-        outcome = trial.executor.queue(trial.case, way)
-        if outcome.raised is not None and way in _REFUSABLE:
-            trial.observed.append(f"refused to be {way} with {outcome.raised.type}")
-        else:
-            yield from _judged(trial, outcome, (trial.case.dtype,), way)
+    for way in queued:
+        yield from _queued(trial, way)
+
+
+def _queued(trial: Trial, way: str) -> Iterator[Violation]:
+    """What comes of a call that was queued; nobody promises that one can be captured, or that it is queued in time."""
+    outcome = trial.executor.queue(trial.case, way)
+    if outcome.raised is not None and outcome.raised.type in ("NotCaptured", "NotInTime"):
+        trial.observed.append(f"not {way}: {outcome.raised.text.partition(':')[0]}")
+        return
+    yield from _judged(trial, outcome, (trial.case.dtype,), way)
+    if "y" in outcome.results:
+        for quantity in trial.case.quantities:
+            if trial.worst.get(quantity, np.inf) <= 1.0 and (quantity not in outcome.results or outcome.results[quantity].array is None):
+                yield trial.violation("modes", quantity, f"{quantity} is missing {way}")
 
 
 def _same(trial: Trial, outcome: Outcome, before: np.ndarray, mode: str) -> Iterator[Violation]:
@@ -106,7 +113,7 @@ def _judged(
         return
     expected = trial.expected if given is None and result.dtype == trial.case.dtype else _expectation(trial, result.dtype, given or {})
     for quantity, one in expected.items():
-        if quantity not in outcome.results or trial.worst.get(quantity, np.inf) > 1.0:
+        if quantity not in outcome.results or outcome.results[quantity].array is None or trial.worst.get(quantity, np.inf) > 1.0:
             continue
         actual = array_of(outcome, quantity)
         values = one.ratios(actual)

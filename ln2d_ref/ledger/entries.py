@@ -15,8 +15,7 @@ __all__ = ["LEDGER"]
 
 _ALL, _HALF, _FULL = tuple(DTYPES), ("float16", "bfloat16"), ("float32", "float64")
 _ANYWHERE = ("cpu", "cuda")
-_JUDGED = ("gradients", "special_values", "degenerate", "layout")
-_VALUES = (*_JUDGED, "modes")
+_VALUES = ("gradients", "special_values", "degenerate", "layout", "modes")
 _HIGHER = ("ddy", "ddx", "ddweight", "tangent", "tdx", "tdweight", "dddy", "dddx", "dddweight", "ttangent")
 _BATCHED = ("vmap_y", "vmap_dx", "vmap_dweight", "vmap_dbias")
 
@@ -30,7 +29,7 @@ def _fault(implementation: str, fault: str, **details: Any) -> KnownFault:
 
 def _saved_in_half(implementation: str, quantities: tuple[str, ...], reason: str) -> tuple[KnownFault, KnownFault]:
     """Gradients from statistics that were rounded to half; near the limit of float16 they are infinite or NaN."""
-    common = {"laws": _JUDGED, "reason": reason}
+    common = {"laws": _VALUES, "reason": reason}
     return (
         _fault(implementation, "half gradients", quantities=quantities, dtypes=_HALF, when=always, ceiling=2e4, **common),
         _fault(
@@ -47,7 +46,7 @@ def _saved_in_half(implementation: str, quantities: tuple[str, ...], reason: str
 
 def _beside_float32(implementation: str) -> tuple[KnownFault, KnownFault]:
     """The same where float32 parameters' gradients are asked for in float32, of which a half has lost thousands of units or, as 0, all."""
-    common = {"laws": ("modes",), "quantities": _GRADIENTS, "when": always, "reason": _HALF_SUMS}
+    common = {"laws": ("modes",), "quantities": ("dweight", "dbias"), "when": always, "reason": _HALF_SUMS}
     return (
         _fault(implementation, "float32 gradients beside float16", dtypes=("float16",), ceiling=np.inf, **common),
         _fault(implementation, "float32 gradients beside bfloat16", dtypes=("bfloat16",), ceiling=1e7, **common),

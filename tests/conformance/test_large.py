@@ -22,10 +22,10 @@ _TENSORS = 8
 """Tensors like x that a forward and backward may hold: x, dy, y, dx, and what autograd keeps."""
 
 
-def test_large(implementation, known):
+def test_large(implementation, known, request):
     """y and dx within their bounds everywhere, and dweight and dbias for terms anywhere."""
     reason = unavailable(implementation)
-    if reason is not None or "cuda" not in implementation.devices:
+    if reason is not None or request.config.getoption("--device") != "cuda" or "cuda" not in implementation.devices:
         pytest.skip(reason or "tensors of more than 2**31 elements are judged on a GPU alone (--device cuda)")
     left_out = []
     for shape in SHAPES[implementation.semantics]:
@@ -42,6 +42,10 @@ def test_large(implementation, known):
         for violation in found:
             entry = known_fault(violation)
             if entry is None:
+                try:
+                    torch.cuda.synchronize()
+                except RuntimeError as error:  # an illegal access: whatever came next would be blamed for it
+                    pytest.exit(f"{violation}\n\nThe GPU answers no more: {error}", 1)
                 raise violation
             known[entry.name] += 1
     if left_out:

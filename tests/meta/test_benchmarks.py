@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import alternation, baseline, kernels, planted, plot
+from benchmarks import alternation, baseline, kernels, planted, plot, workloads
 from benchmarks.alternation import Alternation, Clock, on_cpu
 from benchmarks.ratios import Comparison, Ratio, compare, ratio_of
 from benchmarks.report import regression
@@ -267,7 +267,8 @@ def test_kernels_are_measured_and_judged_wherever_they_run():
     """On the CPU, with torch's own in the place of the fused ones: a wrong result is told beside its time."""
     right, wrong = load("torch/composed_float32"), replace(load("torch/permute"), fn=lambda x, weight, bias, eps: x * 1)
     setting = kernels.Sized("channel", 1, "float32", "contiguous", "forward", "cpu", (8, 16, 16))
-    row = kernels.row_of(setting, {"triton/fused": right, "cuda/fused": wrong, "eager": load("torch/permute")}, rounds=3)
+    contestants = {"triton/fused": right, "cuda/fused": wrong, "eager": load("torch/permute")}
+    row = kernels.row_of(setting, contestants, workloads.arguments(setting), rounds=3)
     assert set(row.over_copy) == {"triton/fused", "cuda/fused", "eager"}
     assert all(time > 0 for time in row.over_copy.values())
     assert row.judged["triton/fused"].startswith("error at ")
@@ -289,7 +290,8 @@ def test_aims_are_met_by_the_faster_kernel_and_missed_by_the_worst_row():
     lines = kernels.judge_aims([*missed, a_row(1.9, 1.8, 3.0, 4.0, direction="backward")])
     assert len(lines) == 6
     assert not any("met in 2 of 2" in line or "met in 1 of 1" in line for line in lines), lines
-    assert "farthest, by a factor of 2.36: 1x97x17x31 float32 forward" in lines[0]
+    assert "met in 0 of 1 rows; farthest, by a factor of 1.09: 1x128x56x56 float32 forward" in lines[0]
+    assert "met in 0 of 1 rows; farthest, by a factor of 1.08: 1x97x17x31 float32 forward" in lines[-1]
 
 
 def test_without_a_gpu_kernels_say_so():

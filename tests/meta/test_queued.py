@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from ln2d_ref import Case, Implementation, check, load
+from ln2d_ref import Case, Implementation, load
 from ln2d_ref.check import violations
 from ln2d_ref.implementations import executor_for
 from ln2d_ref.implementations.torch import TorchExecutor
 from ln2d_ref.implementations.torch_queued import QUEUED
 from ln2d_ref.laws import Trial, select
 from ln2d_ref.mutants.base import layer_norm_2d
-from ln2d_ref.outcome import Outcome, Raised
-from tests.meta.kernels import a_case
+from ln2d_ref.outcome import Outcome, Raised, Result
+from tests.meta.kernels import a_case, loaded
 
 WAYS = tuple(QUEUED)
 
@@ -55,13 +55,23 @@ def test_values_of_before_are_a_violation(way):
     assert all(line.endswith(way) for line in headlines)
 
 
-def test_only_a_capture_may_be_refused():
-    """It is no part of the contract; a stream is."""
+def test_a_capture_may_be_refused_and_nothing_else():
+    """It is no part of the contract; to be right on a stream, and when replayed, is."""
     headlines, observed = judged(lambda executor, case, way: Outcome({}, Raised(way, "RuntimeError", "not so")))
-    assert headlines == [
-        "y raised RuntimeError: not so on another stream, but should be float32[2, 3, 2, 2]",
-    ]
-    assert observed == ["refused to be replayed from a CUDA graph with RuntimeError"]
+    assert headlines == [f"y raised RuntimeError: not so {way}, but should be float32[2, 3, 2, 2]" for way in WAYS]
+    headlines, observed = judged(lambda executor, case, way: Outcome({}, Raised(way, "NotCaptured", "RuntimeError: it synchronises")))
+    assert (headlines, observed) == ([], [f"not {way}: RuntimeError" for way in WAYS])
+
+
+@pytest.mark.parametrize("spoil", [lambda results: {"y": results["y"]}, lambda results: results | {"dx": Result("NoneType")}])
+def test_a_gradient_that_is_missing_is_a_violation(spoil):
+    """y without a graph, or a None."""
+
+    def queued(executor, case, way):
+        return Outcome(spoil(executor.run(executor.place(case)).results))
+
+    headlines, _ = judged(queued)
+    assert "dx is missing on another stream" in headlines
 
 
 def test_nothing_is_queued_on_a_cpu():
@@ -78,11 +88,12 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch find
 @pytest.mark.parametrize("name", ["torch/permute", "torch/composed_float32", "triton/fused", "cuda/fused", "compile/permute"])
 def test_right_implementations_pass_on_a_gpu(name):
     """Both ways, and no capture is refused."""
+    loaded(name)
     implementation = load(name, device="cuda")
     case = a_case((2, 3, 5, 4), device="cuda")
     trial = Trial(executor_for(implementation), implementation, case)
     assert list(violations(trial, select(("modes",)))) == []
-    assert not [what for what in trial.observed if "CUDA graph" in what]
+    assert not [what for what in trial.observed if what.startswith("not ")]
 
 
 @needs_gpu
@@ -126,5 +137,12 @@ def test_a_capture_that_fails_leaves_the_device_usable():
         return right(x, weight, bias, eps)
 
     case = a_case((2, 3, 5, 4), device="cuda")
-    check(Implementation(synchronising, devices=("cuda",)), case)
-    check(load("torch/permute", device="cuda"), case)
+    mine = Implementation(synchronising, devices=("cuda",))
+    refused = Trial(executor_for(mine), mine, case)
+    assert list(violations(refused, select(("modes",)))) == []
+    assert any(what.startswith("not replayed from a CUDA graph") for what in refused.observed)
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    right = load("torch/permute", device="cuda")
+    trial = Trial(executor_for(right), right, case)
+    assert list(violations(trial, select())) == []
+    assert not [what for what in trial.observed if what.startswith("not ")]

@@ -28,7 +28,6 @@ ROOT = Path(__file__).parents[2]
 OWN = '''
 import torch
 import torch.nn.functional as F
-from hypothesis.vendor.pretty import pretty
 def wrong(x, weight, bias, eps):
     """A relative error of 1e-3."""
     return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), weight, bias, eps).permute(0, 3, 1, 2) * 1.001
@@ -85,7 +84,6 @@ def test_wrong_use_gets_one_clear_line(tmp_path, name, message):
 UNREPEATABLE = '''
 import itertools
 import torch.nn.functional as F
-from hypothesis.vendor.pretty import pretty
 calls = itertools.count(1)
 def fn(x, weight, bias, eps):
     """Wrong in every 13th call."""
@@ -142,7 +140,6 @@ def test_what_has_been_seen_is_not_written_out():
 SLOW_TO_SHRINK = '''
 import time
 import torch.nn.functional as F
-from hypothesis.vendor.pretty import pretty
 def fn(x, weight, bias, eps):
     """Wrong where there are 24 values or more, and slow there, so that shrinking takes minutes."""
     y = F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), weight, bias, eps).permute(0, 3, 1, 2)
