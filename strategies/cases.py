@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from hypothesis import event
@@ -86,7 +87,7 @@ def cases(
         raise InvalidArgument("allow_contiguous and allow_strided are both False, but one must be True")
     if max_elements < 64:
         raise InvalidArgument(f"max_elements is {max_elements!r}, but must be at least 64")
-    if eps is not None and not 0 <= eps < float("inf"):
+    if eps is not None and not (isinstance(eps, Real) and 0 <= eps < float("inf")):
         raise InvalidArgument(f"eps is {eps!r}, but must be None or a finite number >= 0")
     scope = _Scope(
         some_of("semantics", semantics, SEMANTICS),

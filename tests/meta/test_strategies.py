@@ -746,6 +746,7 @@ def test_cases_shrink_to_few_elements(condition: Callable[[Case], bool]) -> None
         (lambda: cases(max_elements=8, dtypes="float64"), ("max_elements is 8", "at least 64")),
         (lambda: cases(eps=-1.0), ("eps is -1.0",)),
         (lambda: cases(eps=float("nan")), ("eps is nan",)),
+        (lambda: cases(eps="1e-5"), ("eps is '1e-5'", "None or a finite number")),
     ],
 )
 def test_a_bad_argument_is_named_with_what_is_legal(strategy: Callable[[], st.SearchStrategy[Any]], parts: tuple[str, ...]) -> None:
