@@ -151,7 +151,7 @@ def examiner(request: pytest.FixtureRequest, implementation, rotation) -> Examin
     return found
 
 
-_SHARES = {"triton": 8, "cuda": 4}
+_SHARES = {"triton": 16, "cuda": 8}
 """Kernels that are interpreted or emulated on the CPU, up to 100 times as slow, are judged on one in so many of a profile's cases."""
 
 
