@@ -22,7 +22,7 @@ from .torch_queued import QUEUED, NotCaptured
 from .torch_state import MODES, watched
 from .transforms import WAYS
 
-__all__ = ["TorchExecutor"]
+__all__ = ["TorchExecutor", "result_of"]
 
 _FLOATING = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
@@ -76,7 +76,7 @@ class TorchExecutor:
         with self._running(placed.case.threads) as run:
             y = self._called(placed)
             returned["y"] = y
-            run.results["y"] = _result(y)
+            run.results["y"] = result_of(y)
             run.stage = "backward"
             gradients = _gradients(y, placed)
             returned |= gradients
@@ -131,7 +131,7 @@ class TorchExecutor:
         with self._running(case.threads) as run:
             with MODES[mode](case.device):
                 y = self._called(attempted)
-            run.results["y"] = _result(y)
+            run.results["y"] = result_of(y)
             run.stage = "backward"
             if not mode:
                 run.results |= _results(_gradients(y, attempted, cast=True))
@@ -167,7 +167,7 @@ class TorchExecutor:
             gradients = _gradients(y, placed, retain=True)
             first |= _results(gradients)
             run.results |= _results(_gradients(y, placed, retain=True))
-            rewritten = tuple(name for name, was in first.items() if not _same_result(was, _result(gradients[name])))
+            rewritten = tuple(name for name, was in first.items() if not _same_result(was, result_of(gradients[name])))
         return Outcome(first), Outcome(run.results, run.raised, rewritten=rewritten)
 
     def rewrite(self, placed: Placed, name: str, array: np.ndarray) -> Outcome:
@@ -193,7 +193,7 @@ class TorchExecutor:
             barrier.wait()
             with self._told(run):
                 y = self._called(placed)
-                run.results["y"] = _result(y)
+                run.results["y"] = result_of(y)
                 run.stage = "backward"
                 run.results |= _results(_gradients(y, placed))
 
@@ -228,7 +228,8 @@ def _on(array: np.ndarray, case: Case) -> torch.Tensor:
     return to_torch(np.array(array)).to(case.device)
 
 
-def _result(value: Any) -> Result:
+def result_of(value: Any) -> Result:
+    """A returned value as plain data; a tensor's array where its dtype is one of ours."""
     if not isinstance(value, torch.Tensor):
         return Result(type(value).__name__)
     dtype = str(value.dtype).removeprefix("torch.")
@@ -237,7 +238,7 @@ def _result(value: Any) -> Result:
 
 
 def _results(values: Mapping[str, Any]) -> dict[str, Result]:
-    return {name: _result(value) for name, value in values.items()}
+    return {name: result_of(value) for name, value in values.items()}
 
 
 def _same_result(a: Result, b: Result) -> bool:

@@ -22,8 +22,8 @@ import torch
 from ..case import Case
 from ..outcome import Outcome, Result
 from .implementation import Implementation
-from .torch import TorchExecutor
-from .torch_placed import to_numpy, to_torch
+from .torch import TorchExecutor, result_of
+from .torch_placed import to_torch
 
 __all__ = ["FOLDS", "LargeExecutor", "tile_shape"]
 
@@ -97,7 +97,7 @@ class LargeExecutor(TorchExecutor):
                 if parameters:
                     self._leave_one_copy(dy, case)
                     gradients = torch.autograd.grad(y, [tensors[name] for name in parameters], dy)
-                    run.results |= {f"d{name}": _told(gradient) for name, gradient in zip(parameters, gradients, strict=True)}
+                    run.results |= {f"d{name}": result_of(gradient) for name, gradient in zip(parameters, gradients, strict=True)}
         return Outcome(run.results, run.raised)
 
     def _filled(self, tile: torch.Tensor, semantics: str) -> torch.Tensor:
@@ -128,16 +128,14 @@ class LargeExecutor(TorchExecutor):
             part.fill_(torch.nan)
 
     def _folded(self, value: Any, case: Case) -> Result:
-        if not isinstance(value, torch.Tensor):
-            return Result(type(value).__name__)
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            return result_of(value)
         if value.shape != self.shape:
             raise ValueError(f"a result has shape {tuple(value.shape)}, but should have {self.shape}, as x")
-        if not value.is_floating_point():
-            return _told(value, np.zeros(case.x.shape))
         fold, axes = getattr(torch, self.fold), (0, 2, 3) if case.semantics == "channel" else (0,)
         parts = [fold(self._by_copy(part, case.semantics), axes) for part in self._parts(value.detach(), case.semantics)]
         whole = reduce(torch.minimum if self.fold == "amin" else torch.maximum, parts)
-        return _told(value, to_numpy(whole).reshape(case.x.shape))
+        return result_of(whole.reshape(case.x.shape))
 
     def _leave_one_copy(self, dy: torch.Tensor, case: Case) -> None:
         """Put dy to 0 but for one copy of each group: the first's at the very first place, the last's at the very last."""
@@ -158,8 +156,3 @@ class LargeExecutor(TorchExecutor):
 def _place(rng: np.random.Generator, group: int, groups: int, count: int) -> int:
     """Which copy of a group: the last of the last, the first of the first, else a drawn one."""
     return count - 1 if group == groups - 1 else 0 if group == 0 else int(rng.integers(count))
-
-
-def _told(tensor: torch.Tensor, array: np.ndarray | None = None) -> Result:
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    return Result("Tensor", to_numpy(tensor) if array is None else array, dtype, tensor.device.type)
