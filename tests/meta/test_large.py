@@ -53,7 +53,7 @@ def judged(implementation: Implementation, shape, **arguments) -> list[Violation
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("semantics", ["channel", "sample"])
-@pytest.mark.parametrize("name", ["honest/sequential", "honest/shuffled"])
+@pytest.mark.parametrize("name", ["honest/sequential", "honest/shuffled", "honest/composed_rsqrt"])
 def test_honest_implementations_pass(name, semantics, shape):
     """In the narrowest dtype, whatever order dweight and dbias are summed in."""
     assert judged(honest(semantics)[name], shape) == []
