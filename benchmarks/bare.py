@@ -21,7 +21,7 @@ def bare_loop(implementation: Implementation, judged: Iterable[tuple[Case, Calla
     """
     for case, arrays in judged:
         arrays()
-        if crashing(implementation.name, case) is None:
+        if crashing(implementation, case) is None:
             _run(implementation, case)
         expectation(implementation, case)
 

@@ -28,12 +28,14 @@ _AGAINST: pytest.StashKey[Implementation | None] = pytest.StashKey()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Each option is described by its help."""
     group = parser.getgroup("ln2d_ref")
-    with suppress(ValueError):  # tests/conftest.py has the first three as well, where both paths are given
+    with suppress(ValueError):  # tests/conftest.py has the first four as well, where both paths are given
         group.addoption("--implementation", help="a registered name, package.module:attribute or path/to/file.py:attribute")
     with suppress(ValueError):
         group.addoption("--semantics", choices=SEMANTICS, help="of a bare function or module: channel (default) or sample")
     with suppress(ValueError):
         group.addoption("--device", choices=("cpu", "cuda"), help="where tensors are placed")
+    with suppress(ValueError):
+        group.addoption("--builds-on", metavar="NAME", help="built-in implementation whose kernel it calls, and whose faults are known")
     group.addoption("--quick", action="store_true", help="benchmarks: a few shapes, in three minutes on two cores")
     group.addoption(
         "--against", metavar="NAME", help="benchmarks: the yardstick, named as in --implementation; F.layer_norm if none is named"
@@ -61,7 +63,9 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         known = baseline.read(config.getoption("--baseline"))
         option = config.getoption
-        config.stash[_TIMED] = tuple(_implementations(option("--implementation"), option("--semantics"), option("--device")))
+        config.stash[_TIMED] = tuple(
+            _implementations(option("--implementation"), option("--semantics"), option("--device"), option("--builds-on"))
+        )
         config.stash[_AGAINST] = None if option("--against") is None else load(option("--against"))
     except (ValueError, TypeError, ImportError, AttributeError) as error:
         raise pytest.UsageError(str(error)) from None
@@ -83,9 +87,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("implementation", "setting"), found)
 
 
-def _implementations(name: str | None, semantics: str | None, device: str | None) -> Iterator[Implementation]:
+def _implementations(name: str | None, semantics: str | None, device: str | None, builds_on: str | None) -> Iterator[Implementation]:
     if name is not None:
-        yield load(name, semantics=semantics, device=device)
+        yield load(name, semantics=semantics, device=device, builds_on=builds_on)
         return
     for each in REGISTERED:
         implementation = load(each)

@@ -152,7 +152,7 @@ def _verdict(
     )
     known = []
     for violation in violations(trial, select(_LAWS)):
-        entry = known_fault(violation)
+        entry = known_fault(violation, work.implementation)
         if entry is None:
             raise violation
         known.append(entry.name)

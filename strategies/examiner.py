@@ -94,7 +94,7 @@ class Examiner:
 
     def examine(self, case: Case) -> None:
         """Judge a case; raise the Violation that it shows, if new, or Unrepeatable if it does not come back."""
-        crash = crashing(self.implementation.name, case, self.ledger)
+        crash = crashing(self.implementation, case, self.ledger)
         if crash is not None:
             self.known[crash.name] += 1
             return
@@ -143,7 +143,7 @@ class Examiner:
         new = None
         for violation in violations(trial, laws):
             violated.add(violation.quantity)
-            entry = known_fault(violation, self.ledger)
+            entry = known_fault(violation, self.implementation, self.ledger)
             if entry is not None:
                 self.known[entry.name] += 1
             elif self.found is None or _key(violation) == _key(self.found):
@@ -207,8 +207,9 @@ class Examiner:
 
     def _hint(self, violation: Violation) -> str | None:
         """What a reader may want to know: that a known fault looks like this, or that another declaration would allow it."""
-        if self.implementation.framework == "torch" and (entry := resembling(violation, self.ledger)) is not None:
-            return f"resembles {entry.name!r} (docs/findings.md), which calling the same kernel brings along"
+        if self.implementation.framework == "torch" and (entry := resembling(violation, self.implementation, self.ledger)) is not None:
+            same = f"builds_on={entry.implementation!r} declares the same kernel, whose known faults are then counted"
+            return f"resembles {entry.name!r} (docs/findings.md); {same}"
         if violation.law == "history":
             return None
         if violation.case.dtype in ("float16", "bfloat16") and self.implementation.arithmetic != "input" and violation.expected is not None:

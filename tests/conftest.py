@@ -46,12 +46,14 @@ _RUN_BY_DEFAULT = tuple(name for name in REGISTERED)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("ln2d_ref")
-    with suppress(ValueError):  # benchmarks/conftest.py has these three as well, where both paths are given
+    with suppress(ValueError):  # benchmarks/conftest.py has these four as well, where both paths are given
         group.addoption("--implementation", help="a registered name, package.module:attribute or path/to/file.py:attribute")
     with suppress(ValueError):
         group.addoption("--semantics", choices=SEMANTICS, help="of a bare function or module: channel (default) or sample")
     with suppress(ValueError):
         group.addoption("--device", choices=("cpu", "cuda"), help="where tensors are placed")
+    with suppress(ValueError):
+        group.addoption("--builds-on", metavar="NAME", help="built-in implementation whose kernel it calls, and whose faults are known")
     group.addoption("--law", action="append", help="judge this law only (may be repeated)")
 
 
@@ -75,9 +77,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _judged(config: pytest.Config) -> list[Any]:
     """The implementation that --implementation names, or all built-in ones."""
-    name, semantics, device = (config.getoption(option) for option in ("--implementation", "--semantics", "--device"))
+    name, semantics, device, builds_on = (config.getoption(f"--{each}") for each in ("implementation", "semantics", "device", "builds-on"))
     if name is not None:
-        return [load(name, semantics=semantics, device=device)]
+        return [load(name, semantics=semantics, device=device, builds_on=builds_on)]
+    if builds_on is not None:
+        raise ValueError(f"--builds-on is {builds_on!r}, but no --implementation is named")
     judged = [_of_all(each, device) for each in _RUN_BY_DEFAULT]
     return [each for each in judged if semantics is None or semantics == getattr(each, "semantics", semantics)]
 

@@ -2,6 +2,7 @@
 
 from .executor import Executor, executor_for, unavailable
 from .implementation import Implementation
-from .loading import REGISTERED, as_implementation, load
+from .loading import as_implementation, load
+from .registered import REGISTERED
 
 __all__ = ["REGISTERED", "Executor", "Implementation", "as_implementation", "executor_for", "load", "unavailable"]

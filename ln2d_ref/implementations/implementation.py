@@ -8,6 +8,7 @@ from typing import Any
 
 from ..dtypes import DTYPES
 from ..semantics import group_axes
+from .registered import REGISTERED
 
 __all__ = ["AFFINE_COMBINATIONS", "Implementation"]
 
@@ -34,6 +35,8 @@ class Implementation:
     framework      "torch"; "compile", where fn is a torch function and torch.compile(fn, fullgraph=True) is judged, compiled afresh for
                    each compile signature (signature.py); or "numpy", where gradients come from an attribute
                    `fn.vjp(dy, x, weight, bias, eps) -> (dx, dweight, dbias)`, and are not judged where there is none
+    builds_on      a built-in implementation whose kernel this one calls ("torch/permute" for F.layer_norm over channels), or None: what the
+                   ledger knows of it is known of this one too
     source         how a reproducing script gets hold of it; filled in by `load`
 
     Raises TypeError where fn is not callable, ValueError for any value that is not listed here.
@@ -51,6 +54,7 @@ class Implementation:
     arithmetic: str = "float32"
     deterministic: bool = True
     framework: str = "torch"
+    builds_on: str | None = None
     source: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -72,9 +76,20 @@ class Implementation:
         if self.eps is not None and not 0 <= self.eps < float("inf"):
             raise ValueError(f"eps is {self.eps!r}, but must be None or a finite number >= 0")
 
+        if self.builds_on is not None and self.builds_on not in (names := _of_semantics(self.semantics)):
+            raise ValueError(
+                f"builds_on is {self.builds_on!r}, but must be None or a built-in implementation in {self.semantics} semantics: "
+                f"{', '.join(names)}"
+            )
+
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """What a debugger and Hypothesis print: short, whatever fn's own representation is."""
         printer.text(f"Implementation({self.name}, {self.semantics})")
+
+    @property
+    def lineage(self) -> tuple[str, ...]:
+        """Names whose known faults it may show: its own, and that of what it builds on."""
+        return (self.name,) if self.builds_on is None else (self.name, self.builds_on)
 
     @property
     def module_class(self) -> Any:
@@ -91,3 +106,8 @@ class Implementation:
         values = getattr(self, argument)
         if not values or any(value not in allowed for value in values):
             raise ValueError(f"{argument} is {values!r}, but must be one or more of {', '.join(map(repr, allowed))}")
+
+
+def _of_semantics(semantics: str) -> tuple[str, ...]:
+    """Names of the built-in implementations in this semantics."""
+    return tuple(name for name, (_, declared) in REGISTERED.items() if declared.get("semantics", "channel") == semantics)

@@ -5,47 +5,24 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from .implementation import Implementation
+from .registered import REGISTERED
 
-__all__ = ["REGISTERED", "as_implementation", "load"]
-
-REGISTERED: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
-    {
-        "torch/permute": ("eager:permute", {}),
-        "torch/composed": ("eager:composed", {"arithmetic": "input"}),
-        "torch/composed_float32": ("eager:composed_float32", {}),
-        "torch/layer_norm_chw": ("eager:layer_norm_chw", {"semantics": "sample", "affine_shape": "element"}),
-        "torch/group_norm": ("eager:group_norm", {"semantics": "sample"}),
-        "torch/unpermuted": ("eager:unpermuted", {"semantics": "sample"}),
-        "triton/fused": ("kernels.triton_fused:channel", {}),
-        "triton/fused_sample": ("kernels.triton_fused:sample", {"semantics": "sample"}),
-        "triton/fused_sample_chw": ("kernels.triton_fused:sample", {"semantics": "sample", "affine_shape": "element"}),
-        "cuda/fused": ("kernels.cuda_fused:channel", {}),
-        "cuda/fused_sample": ("kernels.cuda_fused:sample", {"semantics": "sample"}),
-        "cuda/fused_sample_chw": ("kernels.cuda_fused:sample", {"semantics": "sample", "affine_shape": "element"}),
-        "compile/permute": ("eager:permute", {"framework": "compile"}),
-        "compile/composed": ("eager:composed", {"framework": "compile", "arithmetic": "input"}),
-        "compile/layer_norm_chw": ("eager:layer_norm_chw", {"framework": "compile", "semantics": "sample", "affine_shape": "element"}),
-        "compile/group_norm": ("eager:group_norm", {"framework": "compile", "semantics": "sample"}),
-        "numpy/reference": ("numpy:reference", {"framework": "numpy"}),
-        "numpy/reference_sample": ("numpy:reference_sample", {"framework": "numpy", "semantics": "sample"}),
-    }
-)
-"""Built-in implementations: where each is, and what is declared about it."""
+__all__ = ["as_implementation", "load"]
 
 
-def load(name: str, *, semantics: str | None = None, device: str | None = None) -> Implementation:
+def load(name: str, *, semantics: str | None = None, device: str | None = None, builds_on: str | None = None) -> Implementation:
     """The implementation of this name.
 
     `name` is a registered one, `package.module:attribute` or `path/to/file.py:attribute`; the attribute is a callable
-    `fn(x, weight, bias, eps)`, an Implementation, or an nn.Module class. `semantics` and `device` as in `as_implementation`.
+    `fn(x, weight, bias, eps)`, an Implementation, or an nn.Module class. `semantics`, `device` and `builds_on` as in `as_implementation`.
     Raises ValueError for an unknown name (listing the known ones), ImportError for a file or module that does not import (a registered
     one too, where Triton, or a compiler, is not there),
     AttributeError for a missing attribute, TypeError for one that is none of these.
@@ -56,7 +33,7 @@ def load(name: str, *, semantics: str | None = None, device: str | None = None) 
         found = importlib.import_module(f".{module}", __package__)
         here = {"devices": found.DEVICES} if hasattr(found, "DEVICES") else {}  # where kernels run depends on the machine
         implementation = Implementation(getattr(found, attribute), name=name, source=name, **{**here, **declared})
-        return _adapted(implementation, semantics, device)
+        return _adapted(implementation, semantics, device, builds_on)
     place, colon, attribute = name.rpartition(":")
     if not colon or not place:
         missing = " without an attribute" if name.endswith(".py") else ""
@@ -72,7 +49,7 @@ def load(name: str, *, semantics: str | None = None, device: str | None = None) 
         value = getattr(value, part)
     source = f"{Path(place).resolve()}:{attribute}" if place.endswith(".py") else name
     try:
-        return as_implementation(value, semantics=semantics, device=device, name=name, source=source)
+        return as_implementation(value, semantics=semantics, device=device, builds_on=builds_on, name=name, source=source)
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from None
 
@@ -82,23 +59,25 @@ def as_implementation(
     *,
     semantics: str | None = None,
     device: str | None = None,
+    builds_on: str | None = None,
     name: str = "",
     source: str | None = None,
 ) -> Implementation:
     """An Implementation from an Implementation, a registered name, an nn.Module class, or a bare callable.
 
-    `semantics=None` means the implementation's own ("channel" for a bare callable or module). Raises ValueError where `semantics`
-    contradicts a declared one or `device` is one that it excludes, TypeError for anything else.
+    `semantics=None` means the implementation's own ("channel" for a bare callable or module), `builds_on=None` too. Raises ValueError
+    where `semantics` contradicts a declared one, `device` is one that it excludes or `builds_on` names no built-in one of its semantics,
+    TypeError for anything else.
     """
     if isinstance(value, str):
-        return load(value, semantics=semantics, device=device)
+        return load(value, semantics=semantics, device=device, builds_on=builds_on)
     torch = sys.modules.get("torch")
     if isinstance(value, Implementation):
         if isinstance(value.fn, type):
             built = as_implementation(value.fn)
             value = replace(value, fn=built.fn, affine=tuple(each for each in value.affine if each in built.affine) or value.affine)
-        return _adapted(replace(value, source=value.source or source), semantics, device)
-    declared: dict[str, Any] = {"semantics": semantics or "channel"}
+        return _adapted(replace(value, source=value.source or source), semantics, device, builds_on)
+    declared: dict[str, Any] = {"semantics": semantics or "channel", "builds_on": builds_on}
     if device is not None:
         declared["devices"] = (device,)
     if torch is not None and isinstance(value, torch.nn.Module):
@@ -119,9 +98,11 @@ def as_implementation(
     return Implementation(value, name=name, source=source, **declared)
 
 
-def _adapted(implementation: Implementation, semantics: str | None, device: str | None) -> Implementation:
+def _adapted(implementation: Implementation, semantics: str | None, device: str | None, builds_on: str | None) -> Implementation:
     if semantics is not None and semantics != implementation.semantics:
         raise ValueError(f"semantics is {semantics!r}, but {implementation.name} is declared {implementation.semantics!r}")
+    if builds_on is not None:
+        implementation = replace(implementation, builds_on=builds_on)
     if device is None:
         return implementation
     builtin = implementation.name in REGISTERED and implementation.framework in ("torch", "compile")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ..case import Case
+from ..implementations import Implementation
 from ..violation import Violation
 from .entries import LEDGER
 from .fault import KnownFault
@@ -16,23 +17,28 @@ from .fault import KnownFault
 __all__ = ["LEDGER", "KnownFault", "crashing", "known_fault", "resembling", "stale"]
 
 
-def crashing(implementation: str, case: Case, ledger: tuple[KnownFault, ...] = LEDGER) -> KnownFault | None:
+def crashing(implementation: Implementation, case: Case, ledger: tuple[KnownFault, ...] = LEDGER) -> KnownFault | None:
     """The entry by which running this case would end the process, or None."""
-    return next((entry for entry in ledger if entry.crashes and entry.covers(implementation, case)), None)
+    return next((entry for entry in _of(implementation, ledger) if entry.crashes and entry.covers(case)), None)
 
 
-def known_fault(violation: Violation, ledger: tuple[KnownFault, ...] = LEDGER) -> KnownFault | None:
-    """The entry that explains a violation, or None."""
-    return next((entry for entry in ledger if entry.matches(violation)), None)
+def known_fault(violation: Violation, implementation: Implementation, ledger: tuple[KnownFault, ...] = LEDGER) -> KnownFault | None:
+    """The entry, of the implementation or of what it builds on, that explains a violation, or None."""
+    return next((entry for entry in _of(implementation, ledger) if entry.matches(violation)), None)
 
 
-def resembling(violation: Violation, ledger: tuple[KnownFault, ...] = LEDGER) -> KnownFault | None:
+def resembling(violation: Violation, implementation: Implementation, ledger: tuple[KnownFault, ...] = LEDGER) -> KnownFault | None:
     """An entry of another implementation that looks like a violation: same semantics, law, quantity, dtype and kind of case, or None."""
     for entry in ledger:
-        alike = entry.implementation != violation.implementation and entry.matches(violation, implementation=entry.implementation)
+        alike = entry.implementation not in implementation.lineage and entry.matches(violation)
         if alike and entry.pinned_case().semantics == violation.case.semantics:
             return entry
     return None
+
+
+def _of(implementation: Implementation, ledger: tuple[KnownFault, ...]) -> Iterator[KnownFault]:
+    """Entries of the implementation, and of what it builds on."""
+    return (entry for entry in ledger if entry.implementation in implementation.lineage)
 
 
 def stale(shown: Callable[[str, Case], Iterator[Violation]], ledger: tuple[KnownFault, ...] = LEDGER) -> list[KnownFault]:

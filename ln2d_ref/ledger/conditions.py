@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from ..case import Case
 from ..dtypes import DTYPES
-from ..semantics import group_axes
+from ..semantics import affine_axes, group_axes
 
 __all__ = [
     "always",
@@ -34,16 +32,19 @@ def always(case: Case) -> bool:
 
 
 def exceeds_half(case: Case) -> bool:
-    """Whether 1/sqrt(var + eps), or that times the largest |dy·weight|·x̂², comes within 2⁴ of float16's range."""
+    """Whether 1/sqrt(var + eps), that times the largest |dy·weight|·x̂², or a sum of |dy| or |dy·x̂| nears float16's range within 2⁴."""
     if case.x.size == 0:
         return False
-    x = np.where(np.isfinite(case.x), case.x, 0).astype(np.float64)
+    given = {name: array.astype(np.float64) for name, array in case.arrays.items()}
+    x, weight, dy = (np.nan_to_num(given.get(name, np.ones(1)), posinf=0.0, neginf=0.0) for name in ("x", "weight", "dy"))
     axes = group_axes(case.semantics)
-    deviation = np.abs(x - x.mean(axis=axes, keepdims=True))
-    root = 1 / np.sqrt(x.var(axis=axes, keepdims=True) + case.eps)
-    given = [array for array in (case.dy, case.weight) if array is not None]
-    g = math.prod(float(np.abs(array.astype(np.float64)).max(initial=0.0, where=np.isfinite(array))) for array in given)
-    return bool((root * np.maximum(1, g * np.maximum(1, deviation * root) ** 2)).max() > DTYPES["float16"].largest / 2**4)
+    with np.errstate(all="ignore"):
+        root = 1 / np.sqrt(x.var(axis=axes, keepdims=True) + case.eps)
+        x_hat = np.abs(x - x.mean(axis=axes, keepdims=True)) * root
+        largest = [root * np.maximum(1, np.abs(dy).max() * np.abs(weight).max(initial=0.0) * np.maximum(1, x_hat) ** 2)]
+        terms = np.abs(dy) * np.maximum(1, x_hat)
+        largest += [terms.sum(axis=affine_axes(given[name].shape)) for name in ("weight", "bias") if name in given]
+    return not all((array <= DTYPES["float16"].largest / 2**4).all() for array in largest)  # a NaN is not below
 
 
 def many_rows(case: Case) -> bool:

@@ -35,7 +35,7 @@ def _saved_in_half(implementation: str, quantities: tuple[str, ...], reason: str
         _fault(
             implementation,
             "half gradients not finite",
-            quantities=tuple(quantity for quantity in quantities if quantity != "dbias"),
+            quantities=quantities,
             dtypes=("float16",),
             when=exceeds_half,
             ceiling=np.inf,
@@ -60,10 +60,10 @@ def _derivatives(implementation: str, fault: str, quantities: tuple[str, ...], *
 
 
 def _half_derivatives(implementation: str, reason: str) -> tuple[KnownFault, KnownFault]:
-    """Derivatives whose intermediate values are rounded to half; float16's overflow."""
+    """Derivatives whose intermediate values are rounded to half: without limit, as what is lost is then multiplied by powers of rstd."""
     names = (*_HIGHER, *_BATCHED)
-    infinite = _derivatives(implementation, "float16 derivatives", names, dtypes=("float16",), reason=reason)
-    return infinite, _derivatives(implementation, "bfloat16 derivatives", names, dtypes=("bfloat16",), ceiling=1e7, reason=reason)
+    float16, bfloat16 = (_derivatives(implementation, f"{name} derivatives", names, dtypes=(name,), reason=reason) for name in _HALF)
+    return float16, bfloat16
 
 
 def _not_exact(implementation: str) -> KnownFault:

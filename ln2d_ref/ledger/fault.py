@@ -46,19 +46,18 @@ class KnownFault:
     until: str | None = None
     crashes: bool = False
 
-    def matches(self, violation: Violation, *, implementation: str | None = None) -> bool:
-        """Whether this entry explains the violation, or would if it were this implementation's."""
+    def matches(self, violation: Violation) -> bool:
+        """Whether this entry explains the violation, where the implementation has the fault."""
         return (
             violation.law in self.laws
             and violation.quantity in self.quantities
             and violation.ratio <= self.ceiling
-            and self.covers(implementation or violation.implementation, violation.case)
+            and self.covers(violation.case)
         )
 
-    def covers(self, implementation: str, case: Case) -> bool:
-        """Whether this implementation, as installed, has the fault on a case like this one."""
-        alike = implementation == self.implementation and case.dtype in self.dtypes and case.device in self.devices
-        return alike and self.current() and self.when(case)
+    def covers(self, case: Case) -> bool:
+        """Whether the implementation, as installed, has the fault on a case like this one."""
+        return case.dtype in self.dtypes and case.device in self.devices and self.current() and self.when(case)
 
     def current(self) -> bool:
         """Whether the installed release is one that has the fault."""

@@ -40,7 +40,7 @@ def test_large(implementation, known, request):
             left_out.append(shape)
             continue
         for violation in found:
-            entry = known_fault(violation)
+            entry = known_fault(violation, implementation)
             if entry is None:
                 try:
                     torch.cuda.synchronize()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ln2d_ref import Case, Violation
+from ln2d_ref import Case, Implementation, Violation
 from ln2d_ref.check import violations
 from ln2d_ref.implementations import as_implementation, executor_for, load, unavailable
 from ln2d_ref.laws import Trial, select
@@ -23,7 +23,7 @@ def shown(name: str, case: Case) -> Iterator[Violation]:
 @pytest.mark.parametrize("entry", LEDGER, ids=lambda entry: entry.name)
 def test_pinned_case_is_covered_by_its_entry(entry):
     """A pinned case that the entry's own predicate refuses would make the entry stale for no reason."""
-    assert entry.covers(entry.implementation, entry.pinned_case()) or not entry.current()
+    assert entry.covers(entry.pinned_case()) or not entry.current()
 
 
 def test_no_entry_is_stale():
@@ -51,9 +51,9 @@ def test_a_larger_error_than_the_ceiling_is_new():
     """A known gradient fault is known up to its ceiling only."""
     entry = next(entry for entry in LEDGER if entry.name == "torch/permute: half gradients")
     violation = next(v for v in shown(entry.implementation, entry.pinned_case()) if entry.matches(v))
-    assert known_fault(violation) is entry
+    assert known_fault(violation, load(entry.implementation)) is entry
     violation.ratio = 2 * entry.ceiling
-    assert known_fault(violation) is None
+    assert known_fault(violation, load(entry.implementation)) is None
 
 
 def test_an_entry_speaks_of_its_own_implementation_only():
@@ -62,6 +62,36 @@ def test_an_entry_speaks_of_its_own_implementation_only():
     case = next(entry for entry in LEDGER if entry.name == "torch/permute: half gradients").pinned_case()
     with pytest.raises(Violation):
         Examiner(own, select()).examine(case)
+
+
+def test_what_is_known_of_a_kernel_is_known_of_what_builds_on_it():
+    """A library's module that calls F.layer_norm has its faults, and none of its own."""
+    entry = next(entry for entry in LEDGER if entry.name == "torch/permute: half gradients")
+    case, right = entry.pinned_case(), load("torch/permute").fn
+    own = Implementation(right, name="own", builds_on="torch/permute")
+    found = list(violations(Trial(executor_for(own), own, case), select()))
+    assert entry in {known_fault(violation, own) for violation in found}
+    assert None not in {known_fault(violation, own) for violation in found}
+    assert {known_fault(violation, dataclasses.replace(own, builds_on=None)) for violation in found} == {None}
+    wrong = dataclasses.replace(own, fn=lambda x, weight, bias, eps: right(x, weight, bias, eps) * 1.01)
+    with pytest.raises(Violation, match=r"^y\["):
+        Examiner(wrong, select()).examine(case)
+
+
+def test_what_builds_on_a_kernel_that_crashes_is_not_run_there():
+    """Else a module that calls F.group_norm would end the process."""
+    entry = next(entry for entry in LEDGER if entry.crashes)
+    case = entry.pinned_case()
+    run = []
+    own = Implementation(lambda *arguments: run.append(arguments), name="own", semantics="sample", builds_on=entry.implementation)
+    examiner = Examiner(own, select())
+    if entry.current():
+        examiner.examine(case)
+        assert examiner.known[entry.name] == 1
+        assert run == []
+    with pytest.raises(Violation):
+        Examiner(dataclasses.replace(own, builds_on=None), select()).examine(case)
+    assert run
 
 
 def test_a_case_that_ends_the_process_is_counted_and_not_run():
@@ -77,5 +107,5 @@ def test_an_entry_speaks_of_its_own_devices_only():
     """What is known of a CPU kernel says nothing of a GPU's."""
     entry = next(entry for entry in LEDGER if entry.name == "torch/permute: half gradients")
     case = entry.pinned_case()
-    assert entry.covers(entry.implementation, case)
-    assert not entry.covers(entry.implementation, dataclasses.replace(case, device="cuda"))
+    assert entry.covers(case)
+    assert not entry.covers(dataclasses.replace(case, device="cuda"))

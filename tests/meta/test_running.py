@@ -63,18 +63,20 @@ def test_the_reproducing_script_shows_it_and_fails(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("options", "message"),
     [
-        ("torch/nothing", "must be one of torch/permute"),
-        ("{folder}/own.py:number", "3 is not callable"),
-        ("{folder}/missing.py:fn", "does not exist"),
-        ("{folder}/own.py:fn", "has no attribute 'fn'"),
+        ("--implementation torch/nothing", "must be one of torch/permute"),
+        ("--implementation {folder}/own.py:number", "3 is not callable"),
+        ("--implementation {folder}/missing.py:fn", "does not exist"),
+        ("--implementation {folder}/own.py:fn", "has no attribute 'fn'"),
+        ("--implementation {folder}/own.py:wrong --builds-on torch/group_norm", "builds_on is 'torch/group_norm', but must be None or"),
+        ("--builds-on torch/permute", "--builds-on is 'torch/permute', but no --implementation is named"),
     ],
 )
-def test_wrong_use_gets_one_clear_line(tmp_path, name, message):
+def test_wrong_use_gets_one_clear_line(tmp_path, options, message):
     """pytest says `ERROR: ...`, and nothing is collected."""
     (tmp_path / "own.py").write_text(OWN)
-    command = [sys.executable, "-m", "pytest", "tests/conformance", "-q", "--implementation", name.format(folder=tmp_path)]
+    command = [sys.executable, "-m", "pytest", "tests/conformance", "-q", *options.format(folder=tmp_path).split()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode != 0
     assert message in done.stdout + done.stderr
@@ -246,7 +248,19 @@ def test_a_violation_tells_of_the_known_fault_that_it_resembles(tmp_path):
     (tmp_path / "own.py").write_text(OWN.replace(" * 1.001", ""))
     violation = find_violation(load(f"{tmp_path}/own.py:wrong"), max_examples=100, seed=0, laws="gradients")
     assert violation is not None
-    assert "resembles 'torch/permute: half gradients' (docs/findings.md)" in str(violation)
+    assert "resembles 'torch/permute: half gradients' (docs/findings.md); builds_on='torch/permute' declares the same kernel" in str(
+        violation
+    )
+
+
+def test_what_an_implementation_builds_on_may_be_declared(tmp_path):
+    """Then it is judged for itself, and what it has of F.layer_norm is counted."""
+    (tmp_path / "own.py").write_text(OWN.replace(" * 1.001", ""))
+    named = ("--implementation", f"{tmp_path}/own.py:wrong", "--law", "gradients")
+    assert "1 failed" in pytest_on(tmp_path, *named)
+    output = pytest_on(tmp_path, *named, "--builds-on", "torch/permute")
+    assert "1 passed" in output
+    assert "torch/permute: half gradients: met " in output
 
 
 def test_a_pass_says_what_it_covered(tmp_path):
