@@ -35,7 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     with suppress(ValueError):
         group.addoption("--device", choices=("cpu", "cuda"), help="where tensors are placed")
     with suppress(ValueError):
-        group.addoption("--builds-on", metavar="NAME", help="built-in implementation whose kernel it calls, and whose faults are known")
+        group.addoption(
+            "--builds-on", action="append", default=[], metavar="NAME", help="built-in implementation whose kernel it calls; repeatable"
+        )
     group.addoption("--quick", action="store_true", help="benchmarks: a few shapes, in three minutes on two cores")
     group.addoption(
         "--against", metavar="NAME", help="benchmarks: the yardstick, named as in --implementation; F.layer_norm if none is named"
@@ -87,7 +89,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("implementation", "setting"), found)
 
 
-def _implementations(name: str | None, semantics: str | None, device: str | None, builds_on: str | None) -> Iterator[Implementation]:
+def _implementations(name: str | None, semantics: str | None, device: str | None, builds_on: list[str]) -> Iterator[Implementation]:
     if name is not None:
         yield load(name, semantics=semantics, device=device, builds_on=builds_on)
         return

@@ -207,17 +207,21 @@ class Examiner:
 
     def _hint(self, violation: Violation) -> str | None:
         """What a reader may want to know: that a known fault looks like this, or that another declaration would allow it."""
+        hints = []
         if self.implementation.framework == "torch" and (entry := resembling(violation, self.implementation, self.ledger)) is not None:
-            same = f"builds_on={entry.implementation!r} declares the same kernel, whose known faults are then counted"
-            return f"resembles {entry.name!r} (docs/findings.md); {same}"
-        if violation.law == "history":
-            return None
-        if violation.case.dtype in ("float16", "bfloat16") and self.implementation.arithmetic != "input" and violation.expected is not None:
-            lenient = replace(self.implementation, arithmetic="input")
-            trial = Trial(self.executor, lenient, violation.case)
-            if all(_key(other) != _key(violation) for other in violations(trial, self.laws)):
-                return 'right for Implementation(..., arithmetic="input"), which declares that it computes in its input\'s dtype'
-        return None
+            known = f"where it calls the same kernel, builds_on={entry.implementation!r} counts it as known"
+            hints.append(f"resembles {entry.name!r} (docs/findings.md); {known}")
+        if self._allowed_in_input_arithmetic(violation):
+            hints.append('right for Implementation(..., arithmetic="input"), which declares that it computes in its input\'s dtype')
+        return "; or ".join(hints) or None
+
+    def _allowed_in_input_arithmetic(self, violation: Violation) -> bool:
+        if violation.law == "history" or violation.case.dtype not in ("float16", "bfloat16"):
+            return False
+        if self.implementation.arithmetic == "input" or violation.expected is None:
+            return False
+        trial = Trial(self.executor, replace(self.implementation, arithmetic="input"), violation.case)
+        return all(_key(other) != _key(violation) for other in violations(trial, self.laws))
 
 
 def _one_in(count: int, case: Case) -> bool:

@@ -53,7 +53,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     with suppress(ValueError):
         group.addoption("--device", choices=("cpu", "cuda"), help="where tensors are placed")
     with suppress(ValueError):
-        group.addoption("--builds-on", metavar="NAME", help="built-in implementation whose kernel it calls, and whose faults are known")
+        group.addoption(
+            "--builds-on", action="append", default=[], metavar="NAME", help="built-in implementation whose kernel it calls; repeatable"
+        )
     group.addoption("--law", action="append", help="judge this law only (may be repeated)")
 
 
@@ -80,8 +82,8 @@ def _judged(config: pytest.Config) -> list[Any]:
     name, semantics, device, builds_on = (config.getoption(f"--{each}") for each in ("implementation", "semantics", "device", "builds-on"))
     if name is not None:
         return [load(name, semantics=semantics, device=device, builds_on=builds_on)]
-    if builds_on is not None:
-        raise ValueError(f"--builds-on is {builds_on!r}, but no --implementation is named")
+    if builds_on:
+        raise ValueError(f"--builds-on is {', '.join(builds_on)}, but no --implementation is named")
     judged = [_of_all(each, device) for each in _RUN_BY_DEFAULT]
     return [each for each in judged if semantics is None or semantics == getattr(each, "semantics", semantics)]
 

@@ -35,8 +35,8 @@ class Implementation:
     framework      "torch"; "compile", where fn is a torch function and torch.compile(fn, fullgraph=True) is judged, compiled afresh for
                    each compile signature (signature.py); or "numpy", where gradients come from an attribute
                    `fn.vjp(dy, x, weight, bias, eps) -> (dx, dweight, dbias)`, and are not judged where there is none
-    builds_on      a built-in implementation whose kernel this one calls ("torch/permute" for F.layer_norm over channels), or None: what the
-                   ledger knows of it is known of this one too
+    builds_on      built-in implementations whose kernels this one calls ("torch/permute" for F.layer_norm over channels): what the ledger
+                   knows of them is known of this one too
     source         how a reproducing script gets hold of it; filled in by `load`
 
     Raises TypeError where fn is not callable, ValueError for any value that is not listed here.
@@ -54,7 +54,7 @@ class Implementation:
     arithmetic: str = "float32"
     deterministic: bool = True
     framework: str = "torch"
-    builds_on: str | None = None
+    builds_on: tuple[str, ...] = ()
     source: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -63,7 +63,7 @@ class Implementation:
             raise TypeError(f"fn is {self.fn!r}, but must be callable as fn(x, weight, bias, eps)")
         if not self.name:
             object.__setattr__(self, "name", getattr(self.fn, "__name__", type(self.fn).__name__))
-        for argument in ("affine", "dtypes", "devices"):
+        for argument in ("affine", "dtypes", "devices", "builds_on"):
             value = getattr(self, argument)
             object.__setattr__(self, argument, (value,) if isinstance(value, str) else tuple(value))
         group_axes(self.semantics)
@@ -76,11 +76,8 @@ class Implementation:
         if self.eps is not None and not 0 <= self.eps < float("inf"):
             raise ValueError(f"eps is {self.eps!r}, but must be None or a finite number >= 0")
 
-        if self.builds_on is not None and self.builds_on not in (names := _of_semantics(self.semantics)):
-            raise ValueError(
-                f"builds_on is {self.builds_on!r}, but must be None or a built-in implementation in {self.semantics} semantics: "
-                f"{', '.join(names)}"
-            )
+        if self.builds_on:
+            self._some_of("builds_on", _of_semantics(self.semantics))
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """What a debugger and Hypothesis print: short, whatever fn's own representation is."""
@@ -88,8 +85,8 @@ class Implementation:
 
     @property
     def lineage(self) -> tuple[str, ...]:
-        """Names whose known faults it may show: its own, and that of what it builds on."""
-        return (self.name,) if self.builds_on is None else (self.name, self.builds_on)
+        """Names whose known faults it may show: its own, and those of what it builds on."""
+        return (self.name, *self.builds_on)
 
     @property
     def module_class(self) -> Any:

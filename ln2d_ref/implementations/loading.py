@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from .registered import REGISTERED
 __all__ = ["as_implementation", "load"]
 
 
-def load(name: str, *, semantics: str | None = None, device: str | None = None, builds_on: str | None = None) -> Implementation:
+def load(name: str, *, semantics: str | None = None, device: str | None = None, builds_on: str | Sequence[str] = ()) -> Implementation:
     """The implementation of this name.
 
     `name` is a registered one, `package.module:attribute` or `path/to/file.py:attribute`; the attribute is a callable
@@ -59,13 +59,13 @@ def as_implementation(
     *,
     semantics: str | None = None,
     device: str | None = None,
-    builds_on: str | None = None,
+    builds_on: str | Sequence[str] = (),
     name: str = "",
     source: str | None = None,
 ) -> Implementation:
     """An Implementation from an Implementation, a registered name, an nn.Module class, or a bare callable.
 
-    `semantics=None` means the implementation's own ("channel" for a bare callable or module), `builds_on=None` too. Raises ValueError
+    `semantics=None` means the implementation's own ("channel" for a bare callable or module), an empty `builds_on` too. Raises ValueError
     where `semantics` contradicts a declared one, `device` is one that it excludes or `builds_on` names no built-in one of its semantics,
     TypeError for anything else.
     """
@@ -77,7 +77,7 @@ def as_implementation(
             built = as_implementation(value.fn)
             value = replace(value, fn=built.fn, affine=tuple(each for each in value.affine if each in built.affine) or value.affine)
         return _adapted(replace(value, source=value.source or source), semantics, device, builds_on)
-    declared: dict[str, Any] = {"semantics": semantics or "channel", "builds_on": builds_on}
+    declared: dict[str, Any] = {"semantics": semantics or "channel", "builds_on": _names(builds_on)}
     if device is not None:
         declared["devices"] = (device,)
     if torch is not None and isinstance(value, torch.nn.Module):
@@ -98,17 +98,21 @@ def as_implementation(
     return Implementation(value, name=name, source=source, **declared)
 
 
-def _adapted(implementation: Implementation, semantics: str | None, device: str | None, builds_on: str | None) -> Implementation:
+def _adapted(implementation: Implementation, semantics: str | None, device: str | None, builds_on: str | Sequence[str]) -> Implementation:
     if semantics is not None and semantics != implementation.semantics:
         raise ValueError(f"semantics is {semantics!r}, but {implementation.name} is declared {implementation.semantics!r}")
-    if builds_on is not None:
-        implementation = replace(implementation, builds_on=builds_on)
+    if builds_on:
+        implementation = replace(implementation, builds_on=_names(builds_on))
     if device is None:
         return implementation
     builtin = implementation.name in REGISTERED and implementation.framework in ("torch", "compile")
     if device not in implementation.devices and not builtin:
         raise ValueError(f"device is {device!r}, but {implementation.name} is declared for {', '.join(implementation.devices)}")
     return replace(implementation, devices=(device,))
+
+
+def _names(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 @cache

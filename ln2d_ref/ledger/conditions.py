@@ -15,7 +15,7 @@ __all__ = [
     "channels_last",
     "exceeds_half",
     "frozen_channels_last",
-    "many_rows",
+    "many_terms",
     "no_pixels",
     "one_element",
 ]
@@ -47,9 +47,10 @@ def exceeds_half(case: Case) -> bool:
     return not all((array <= DTYPES["float16"].largest / 2**4).all() for array in largest)  # a NaN is not below
 
 
-def many_rows(case: Case) -> bool:
-    """Whether there are more groups than a chain of additions may join."""
-    return case.x.size // max(1, case.group_size) > 1 << 14
+def many_terms(case: Case) -> bool:
+    """Whether a parameter's gradient has more terms than a chain of additions may join."""
+    parameter = case.weight if case.weight is not None else case.bias
+    return parameter is not None and case.x.size > parameter.size << 14
 
 
 def no_pixels(case: Case) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import DTYPES
-from .conditions import always, bias_alone, bias_only, channels_last, exceeds_half, frozen_channels_last, many_rows, no_pixels, one_element
+from .conditions import always, bias_alone, bias_only, channels_last, exceeds_half, frozen_channels_last, many_terms, no_pixels, one_element
 from .fault import KnownFault
 
 __all__ = ["LEDGER"]
@@ -108,16 +108,22 @@ def _bias_alone_lost(implementation: str) -> KnownFault:
     )
 
 
-def _summed_in_a_chain(implementation: str) -> KnownFault:
+_ROWS_IN_A_CHAIN = "The CPU backward of F.layer_norm adds a thread's rows one after another: for M rows up to M/4 units of roundoff."
+_PIXELS_IN_A_CHAIN = (
+    "The CPU backward of F.group_norm adds samples, and in channels_last pixels, one after another, or in 8 or 16 such chains."
+)
+
+
+def _summed_in_a_chain(implementation: str, reason: str) -> KnownFault:
     return _fault(
         implementation,
         "parameter gradients summed in one chain",
         laws=_VALUES,
         quantities=("dweight", "dbias"),
         dtypes=("float32", "float64"),
-        when=many_rows,
+        when=many_terms,
         ceiling=100,
-        reason="The CPU backward of F.layer_norm adds a thread's rows one after another: for M rows up to M/4 units of roundoff.",
+        reason=reason,
     )
 
 
@@ -145,11 +151,11 @@ LEDGER: tuple[KnownFault, ...] = (
     *_layer_norm("torch/permute"),
     *_beside_float32("torch/permute"),
     _bias_alone_lost("torch/permute"),
-    _summed_in_a_chain("torch/permute"),
+    _summed_in_a_chain("torch/permute", _ROWS_IN_A_CHAIN),
     *_layer_norm("torch/layer_norm_chw"),
     *_beside_float32("torch/layer_norm_chw"),
     _bias_alone_lost("torch/layer_norm_chw"),
-    _summed_in_a_chain("torch/layer_norm_chw"),
+    _summed_in_a_chain("torch/layer_norm_chw", _ROWS_IN_A_CHAIN),
     *_layer_norm("torch/unpermuted"),
     _fault(
         "torch/unpermuted",
@@ -167,6 +173,7 @@ LEDGER: tuple[KnownFault, ...] = (
     *(_accepted(name, _RANKS, _ANY_RANK) for name in ("torch/layer_norm_chw", "torch/unpermuted", _GROUP_NORM)),
     *_saved_in_half(_GROUP_NORM, ("dx", "dweight"), "The CPU GroupNorm saves mean and rstd in the input's half dtype."),
     _not_exact(_GROUP_NORM),
+    _summed_in_a_chain(_GROUP_NORM, _PIXELS_IN_A_CHAIN),
     *_half_derivatives(_GROUP_NORM, "Double backward, forward mode and vmap of F.group_norm go on in half, from statistics saved in half."),
     _derivatives(
         _GROUP_NORM,

@@ -72,7 +72,7 @@ def test_what_is_known_of_a_kernel_is_known_of_what_builds_on_it():
     found = list(violations(Trial(executor_for(own), own, case), select()))
     assert entry in {known_fault(violation, own) for violation in found}
     assert None not in {known_fault(violation, own) for violation in found}
-    assert {known_fault(violation, dataclasses.replace(own, builds_on=None)) for violation in found} == {None}
+    assert {known_fault(violation, dataclasses.replace(own, builds_on=())) for violation in found} == {None}
     wrong = dataclasses.replace(own, fn=lambda x, weight, bias, eps: right(x, weight, bias, eps) * 1.01)
     with pytest.raises(Violation, match=r"^y\["):
         Examiner(wrong, select()).examine(case)
@@ -90,7 +90,7 @@ def test_what_builds_on_a_kernel_that_crashes_is_not_run_there():
         assert examiner.known[entry.name] == 1
         assert run == []
     with pytest.raises(Violation):
-        Examiner(dataclasses.replace(own, builds_on=None), select()).examine(case)
+        Examiner(dataclasses.replace(own, builds_on=()), select()).examine(case)
     assert run
 
 

@@ -69,8 +69,11 @@ def test_the_reproducing_script_shows_it_and_fails(tmp_path):
         ("--implementation {folder}/own.py:number", "3 is not callable"),
         ("--implementation {folder}/missing.py:fn", "does not exist"),
         ("--implementation {folder}/own.py:fn", "has no attribute 'fn'"),
-        ("--implementation {folder}/own.py:wrong --builds-on torch/group_norm", "builds_on is 'torch/group_norm', but must be None or"),
-        ("--builds-on torch/permute", "--builds-on is 'torch/permute', but no --implementation is named"),
+        (
+            "--implementation {folder}/own.py:wrong --builds-on torch/group_norm",
+            "builds_on is ('torch/group_norm',), but must be one or more of 'torch/permute'",
+        ),
+        ("--builds-on torch/permute", "--builds-on is torch/permute, but no --implementation is named"),
     ],
 )
 def test_wrong_use_gets_one_clear_line(tmp_path, options, message):
@@ -248,7 +251,7 @@ def test_a_violation_tells_of_the_known_fault_that_it_resembles(tmp_path):
     (tmp_path / "own.py").write_text(OWN.replace(" * 1.001", ""))
     violation = find_violation(load(f"{tmp_path}/own.py:wrong"), max_examples=100, seed=0, laws="gradients")
     assert violation is not None
-    assert "resembles 'torch/permute: half gradients' (docs/findings.md); builds_on='torch/permute' declares the same kernel" in str(
+    assert "resembles 'torch/permute: half gradients' (docs/findings.md); where it calls the same kernel, builds_on='torch/permute'" in str(
         violation
     )
 
