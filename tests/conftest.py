@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,10 @@ hypothesis.settings.register_profile("fuzz", max_examples=20_000, **_COMMON)
 hypothesis.settings.load_profile("dev")
 
 JUDGED: pytest.StashKey[list[Any]] = pytest.StashKey()
-EXAMINED: pytest.StashKey[list[Examiner]] = pytest.StashKey()
-KNOWN: pytest.StashKey[Counter[str]] = pytest.StashKey()
 ROTATION: pytest.StashKey[int] = pytest.StashKey()
-INTERRUPTED: pytest.StashKey[list[Violation]] = pytest.StashKey()
+EXAMINER: pytest.StashKey[Examiner] = pytest.StashKey()
+TOLD = "ln2d_ref"
+"""Name of the property by which a test tells the summary what it did."""
 _RUN_BY_DEFAULT = tuple(name for name in REGISTERED)
 
 
@@ -60,9 +61,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[KNOWN] = Counter()
-    config.stash[EXAMINED] = []
-    config.stash[INTERRUPTED] = []
+    config.stash[ROTATION] = _rotation(config)
+    config.pluginmanager.register(Summary(config), TOLD)
     try:
         select(tuple(config.getoption("--law") or ()))
         config.stash[JUDGED] = _judged(config)
@@ -126,35 +126,41 @@ def _says_something(item: pytest.Item) -> bool:
     return law is None or not isinstance(implementation, Implementation) or LAWS[law].concerns(implementation)
 
 
-@pytest.fixture(scope="session")
-def rotation(request: pytest.FixtureRequest) -> int:
+def _rotation(config: pytest.Config) -> int:
     """Which compile signatures a run judges: fixed by --hypothesis-seed or a derandomized profile, else others each time."""
-    seed = request.config.getoption("--hypothesis-seed")
+    if hasattr(config, "workerinput"):  # of pytest-xdist: all workers judge the controller's
+        return config.workerinput["ln2d_rotation"]
+    seed = config.getoption("--hypothesis-seed")
     if seed is None:
         return 0 if hypothesis.settings.default.derandomize else random.SystemRandom().getrandbits(16)
     return int(seed) if seed.isdecimal() else zlib.crc32(seed.encode())
 
 
-@pytest.fixture
-def known(request: pytest.FixtureRequest) -> Counter[str]:
-    """Ledger entries that were met, for the summary."""
-    return request.config.stash[KNOWN]
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist what the run has drawn."""
+    node.workerinput["ln2d_rotation"] = node.config.stash[ROTATION]
 
 
 @pytest.fixture
-def examiner(request: pytest.FixtureRequest, implementation, rotation) -> Examiner:
+def rotation(request: pytest.FixtureRequest) -> int:
+    """Which compile signatures this run judges."""
+    return request.config.stash[ROTATION]
+
+
+@pytest.fixture
+def examiner(request: pytest.FixtureRequest, implementation, record_property) -> Iterator[Examiner]:
     """Judges one implementation by one law, and writes what it finds."""
     reason = unavailable(implementation)
     if reason is not None:
         pytest.skip(reason)
     if not _says_something(request.node):
         pytest.skip(f"{implementation.name} is no nn.Module class")
-    if implementation.framework == "compile":
-        request.config.stash[ROTATION] = rotation
     law = _law_of(request.node)
     found = Examiner(implementation, select((law,)), FOLDER, limit=_limit(implementation, law))
     request.node.stash[EXAMINER] = found
-    return found
+    yield found
+    record_property(TOLD, _told_by(found))
 
 
 _SHARES = {"triton": 16, "cuda": 8}
@@ -167,9 +173,6 @@ def _limit(implementation, law: str) -> int | None:
         return min(CASES_ASIDE, hypothesis.settings.default.max_examples)
     share = _SHARES.get(implementation.name.partition("/")[0])
     return max(1, hypothesis.settings.default.max_examples // share) if share and implementation.devices == ("cpu",) else None
-
-
-EXAMINER: pytest.StashKey[Examiner] = pytest.StashKey()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -185,14 +188,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function):
         raise violation from None
     except KeyboardInterrupt:
         examiner = pyfuncitem.stash.get(EXAMINER, None)
-        if examiner is not None and examiner.found is not None:
-            pyfuncitem.config.stash[INTERRUPTED].append(examiner.found)
-        raise
-    finally:
-        examiner = pyfuncitem.stash.get(EXAMINER, None)
         if examiner is not None:
-            pyfuncitem.config.stash[KNOWN].update(examiner.known)
-            pyfuncitem.config.stash[EXAMINED].append(examiner)
+            pyfuncitem.config.pluginmanager.get_plugin(TOLD).interrupted(examiner)
+        raise
 
 
 @pytest.hookimpl(wrapper=True)
@@ -205,31 +203,60 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     return report
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for violation in config.stash[INTERRUPTED]:
-        terminalreporter.section("found before the interruption, and not yet at its smallest")
-        terminalreporter.line(str(violation))
-    if config.stash[EXAMINED]:
-        terminalreporter.section("judged")
-    for implementation in config.stash[JUDGED]:
-        if mine := [examiner for examiner in config.stash[EXAMINED] if examiner.implementation is implementation]:
-            terminalreporter.line(_covered(implementation, mine))
-    if ROTATION in config.stash:
-        terminalreporter.line(f"compile signatures: --hypothesis-seed={config.stash[ROTATION]} draws the same again")
-    known = config.stash[KNOWN]
-    if known:
-        terminalreporter.section("known faults (docs/findings.md)")
+class Summary:
+    """What the tests tell, gathered where it is printed: with pytest-xdist they run in other processes."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.told: list[dict[str, Any]] = []
+        self.found: list[Violation] = []
+
+    def interrupted(self, examiner: Examiner) -> None:
+        """Keep what a test had done and found when it was interrupted: no report comes of it."""
+        self.told.append(_told_by(examiner))
+        self.found += [examiner.found] if examiner.found is not None else []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep what a test recorded."""
+        if report.when == "teardown":
+            self.told += [value for name, value in report.user_properties if name == TOLD]
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """What was covered, how to draw it again, and which known faults were met."""
+        for violation in self.found:
+            terminalreporter.section("found before the interruption, and not yet at its smallest")
+            terminalreporter.line(str(violation))
+        judged = [each for each in self.config.stash[JUDGED] if self._of(each)]
+        if judged:
+            terminalreporter.section("judged")
+        for implementation in judged:
+            terminalreporter.line(_covered(implementation, self._of(implementation)))
+        if any(each.framework == "compile" for each in judged):
+            terminalreporter.line(f"compile signatures: --hypothesis-seed={self.config.stash[ROTATION]} draws the same again")
+        known = sum((Counter(told["known"]) for told in self.told), Counter())
+        if known:
+            terminalreporter.section("known faults (docs/findings.md)")
         for name, count in sorted(known.items()):
             terminalreporter.line(f"{name}: met {count} times")
 
+    def _of(self, implementation: Any) -> list[dict[str, Any]]:
+        """What the tests of an implementation told."""
+        return [told for told in self.told if "cases" in told and told["implementation"] == getattr(implementation, "name", None)]
 
-def _covered(implementation: Implementation, examiners: list[Examiner]) -> str:
+
+def _told_by(examiner: Examiner) -> dict[str, Any]:
+    """Plain data, which goes from one process to another."""
+    worst = float(max(examiner.worst.values(), default=0.0))
+    return {"implementation": examiner.implementation.name, "cases": examiner.cases, "worst": worst, "known": dict(examiner.known)}
+
+
+def _covered(implementation: Implementation, told: list[dict[str, Any]]) -> str:
     """What a pass covered: cases, and what was declared or assumed."""
-    worst = max((ratio for examiner in examiners for ratio in examiner.worst.values()), default=0.0)
     shape = "(C, H, W)" if implementation.affine_shape == "element" else "(C,)"
     arithmetic = "at least float32" if implementation.arithmetic == "float32" else "the dtype of x"
     return (
-        f"{implementation.name}: {sum(examiner.cases for examiner in examiners)} cases, worst error at {worst:.2f} of the bound; "
+        f"{implementation.name}: {sum(each['cases'] for each in told)} cases, "
+        f"worst error at {max(each['worst'] for each in told):.2f} of the bound; "
         f"{implementation.semantics}, affine {'/'.join(implementation.affine)} of {shape}, {'/'.join(implementation.dtypes)}, "
         f"computed in {arithmetic}, {'/'.join(implementation.devices)}"
     )

@@ -273,6 +273,15 @@ def test_a_pass_says_what_it_covered(tmp_path):
     assert "; channel, affine both/weight/bias/none of (C,), float16/bfloat16/float32/float64, computed in at least float32, cpu" in output
 
 
+def test_with_several_processes_the_summary_is_whole(tmp_path):
+    """pytest-xdist runs the tests elsewhere; what they covered, what they drew and what they met is told all the same."""
+    pytest.importorskip("xdist")
+    output = pytest_on(tmp_path, "--implementation", "torch/permute", "--law", "value", "--law", "gradients", "-n", "2")
+    assert "2 passed" in output
+    assert "torch/permute: 200 cases, worst error at " in output
+    assert "torch/permute: half gradients: met " in output
+
+
 # What lies on disk ------------------------------------------------------------------------------------------------------------------
 
 
