@@ -13,6 +13,7 @@ from hypothesis.errors import Flaky
 
 from ln2d_ref import Case, Implementation, Violation
 from ln2d_ref.check import compare, violations
+from ln2d_ref.crashes import Running
 from ln2d_ref.implementations import executor_for
 from ln2d_ref.laws import Law, Trial
 from ln2d_ref.ledger import LEDGER, KnownFault, crashing, known_fault, resembling
@@ -64,6 +65,7 @@ class Examiner:
     Stateful laws, which run the implementation several times more, are judged on every case where they are alone; beside others on one in
     four and on the first with elements, since an implementation may keep what it meets first; and once one is found broken, on each.
 
+    `folder` is where what is found is written, and meanwhile the case that is being run, which is left there where it ends the process.
     `limit` is the number of cases after which it has seen enough, if it found nothing.
     """
 
@@ -83,6 +85,8 @@ class Examiner:
         """Executors hold no state of a case, so one serves all."""
         self.executor = executor_for(self.implementation)
         self.stateless = tuple(law for law in self.laws if not law.stateful)
+        names = "+".join(law.name for law in self.laws)
+        self.running = None if self.folder is None else Running(self.folder, self.implementation, names)
 
     def __repr__(self) -> str:
         """Short, whatever has been seen."""
@@ -102,6 +106,8 @@ class Examiner:
             return  # a smaller case of another signature runs another graph
         if self.found is None:
             self.cases += 1
+        if self.running is not None:
+            self.running.note(case)
         laws = self._laws_for(case)
         violation = self._first_new(case, laws)
         if violation is None:
@@ -112,6 +118,11 @@ class Examiner:
             raise Unrepeatable(violation)
         self._record(violation)
         raise violation
+
+    def close(self) -> None:
+        """No more cases come: none has ended the process."""
+        if self.running is not None:
+            self.running.close()
 
     @property
     def enough(self) -> bool:

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, Phase
 from hypothesis.errors import Flaky
 
 from ln2d_ref import Implementation, Violation
+from ln2d_ref.crashes import crashes
 from ln2d_ref.implementations import REGISTERED, load, unavailable
 from ln2d_ref.laws import LAWS, select
 from ln2d_ref.semantics import SEMANTICS
@@ -62,7 +63,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[ROTATION] = _rotation(config)
-    config.pluginmanager.register(Summary(config), TOLD)
+    if not _in_worker(config):
+        config.pluginmanager.register(Summary(config), TOLD)
     try:
         select(tuple(config.getoption("--law") or ()))
         config.stash[JUDGED] = _judged(config)
@@ -126,9 +128,14 @@ def _says_something(item: pytest.Item) -> bool:
     return law is None or not isinstance(implementation, Implementation) or LAWS[law].concerns(implementation)
 
 
+def _in_worker(config: pytest.Config) -> bool:
+    """Whether this process is one of pytest-xdist's workers, which report to another."""
+    return hasattr(config, "workerinput")
+
+
 def _rotation(config: pytest.Config) -> int:
     """Which compile signatures a run judges: fixed by --hypothesis-seed or a derandomized profile, else others each time."""
-    if hasattr(config, "workerinput"):  # of pytest-xdist: all workers judge the controller's
+    if _in_worker(config):  # all judge the controller's
         return config.workerinput["ln2d_rotation"]
     seed = config.getoption("--hypothesis-seed")
     if seed is None:
@@ -160,6 +167,7 @@ def examiner(request: pytest.FixtureRequest, implementation, record_property) ->
     found = Examiner(implementation, select((law,)), FOLDER, limit=_limit(implementation, law))
     request.node.stash[EXAMINER] = found
     yield found
+    found.close()
     record_property(TOLD, _told_by(found))
 
 
@@ -188,8 +196,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function):
         raise violation from None
     except KeyboardInterrupt:
         examiner = pyfuncitem.stash.get(EXAMINER, None)
-        if examiner is not None:
-            pyfuncitem.config.pluginmanager.get_plugin(TOLD).interrupted(examiner)
+        summary = pyfuncitem.config.pluginmanager.get_plugin(TOLD)
+        if examiner is not None and summary is not None:
+            summary.interrupted(examiner)
         raise
 
 
@@ -226,6 +235,9 @@ class Summary:
         for violation in self.found:
             terminalreporter.section("found before the interruption, and not yet at its smallest")
             terminalreporter.line(str(violation))
+        if ended := crashes(FOLDER, {getattr(each, "name", "") for each in self.config.stash[JUDGED]}):
+            terminalreporter.section("a process ended while it judged")
+            terminalreporter.line("\n".join(ended))
         judged = [each for each in self.config.stash[JUDGED] if self._of(each)]
         if judged:
             terminalreporter.section("judged")

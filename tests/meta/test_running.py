@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from hypothesis.vendor.pretty import pretty
 
 from ln2d_ref import Case, Violation, load
+from ln2d_ref.crashes import Running, crashes
 from ln2d_ref.implementations import as_implementation
 from ln2d_ref.laws import select
 from ln2d_ref.reproduction import folder_of, written_case
@@ -271,6 +273,46 @@ def test_a_pass_says_what_it_covered(tmp_path):
     output = pytest_on(tmp_path, "--implementation", "torch/composed_float32", "--law", "value")
     assert "torch/composed_float32: 100 cases, worst error at " in output
     assert "; channel, affine both/weight/bias/none of (C,), float16/bfloat16/float32/float64, computed in at least float32, cpu" in output
+
+
+CRASHING = """
+import os
+def crashing(x, weight, bias, eps):
+    return os.abort() if x.shape[1] == 3 else x + 0 * x * (0 if weight is None else weight.sum()) + (0 if bias is None else 0 * bias.sum())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file locks")
+@pytest.mark.parametrize("processes", [0, 1])
+def test_a_case_that_ends_the_process_is_told(tmp_path, processes):
+    """By the run itself where that goes on, else by the next run of the implementation; and once."""
+    if processes:
+        pytest.importorskip("xdist")
+    (tmp_path / "own.py").write_text(CRASHING)
+    arguments = ("--implementation", f"{tmp_path}/own.py:crashing", "--law", "result", "--hypothesis-seed", "1")
+    output = pytest_on(tmp_path, *arguments, *(("-n", "1") if processes else ()))
+    if not processes:
+        assert "a process ended" not in output
+        (tmp_path / "own.py").write_text(CRASHING.replace("os.abort()", "x"))
+        output = pytest_on(tmp_path, *arguments)
+    assert "= a process ended while it judged =" in output
+    told = re.search(
+        r"own\.py:crashing\(.*\[\d+,3,.*\n  law        result\n  reproduce  from ln2d_ref import Case, check; check.*'(.*json)'", output
+    )
+    assert Case.load(ROOT / told[1]).x.shape[1] == 3
+    assert "a process ended" not in pytest_on(tmp_path, *arguments, "--law", "module")
+
+
+def test_a_case_that_is_being_run_has_ended_nothing(tmp_path):
+    """Another run that goes on beside this one is left alone, and a file that is cut off is no reason to fail."""
+    implementation, case = load("torch/permute"), Case(np.ones((1, 2, 1, 1), np.float32))
+    running = Running(tmp_path, implementation, "value")
+    running.note(case)
+    assert crashes(tmp_path, {implementation.name}) == []
+    running.close()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "running-1.cut").write_text('{"name": "torch/permute", "ca')
+    assert crashes(tmp_path, {implementation.name}) == []
 
 
 def test_with_several_processes_the_summary_is_whole(tmp_path):
