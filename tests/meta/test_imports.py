@@ -46,6 +46,7 @@ ORDER = (
     "violation",
     "implementations",
     "reproduction",
+    "crashes",
     "laws",
     "check",
     "ledger",
