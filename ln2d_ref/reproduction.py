@@ -18,7 +18,6 @@ from .directions import directions, members
 from .dtypes import dtype_of
 from .implementations.implementation import Implementation
 from .layout import Layout, place
-from .signature import Signature
 from .violation import Violation
 
 __all__ = ["folder_of", "how_to_reproduce", "write", "written_case"]
@@ -173,7 +172,9 @@ def script(violation: Violation, implementation: Implementation) -> str:
         )
     imports, load = _loading(implementation)
     if implementation.framework == "compile":
-        load += f"fn = torch.compile(fn, fullgraph=True, dynamic={Signature.of(case).dynamic})\n"
+        signature = implementation.signature(case)
+        load += "" if signature.channels is None else f"fn = fn.at({signature.channels}, {case.eps!r})  # the module\n"
+        load += f"fn = torch.compile(fn, fullgraph=True, dynamic={signature.dynamic})\n"
     headline = violation.headline.replace("\\", "\\\\")
     return _TEMPLATE.format(
         headline=headline,

@@ -35,6 +35,7 @@ class Signature:
     element        whether weight and bias have shape (C, H, W)
     layouts        of x, weight and bias where not contiguous, without their offsets
     eps, threads   a float argument and the number of threads are constants to the compiler
+    channels       C where it is one too, as to a module that was built for it; else None
     """
 
     dtype: str
@@ -48,9 +49,10 @@ class Signature:
     eps: float
     threads: int
     device: str
+    channels: int | None = None
 
     @classmethod
-    def of(cls, case: Case) -> Signature:
+    def of(cls, case: Case, *, constant_channels: bool = False) -> Signature:
         """Signature of a case."""
         shape = case.x.shape
         static = shape in STATIC_SHAPES
@@ -68,6 +70,7 @@ class Signature:
             eps=case.eps,
             threads=case.threads,
             device=case.device,
+            channels=shape[1] if constant_channels else None,
         )
 
     @property
@@ -97,8 +100,10 @@ class Signature:
         again for the next call, through no fault of its own.
         """
         options = [sizes if side == 2 and self.dynamic else (side,) for side, sizes in zip(self.sides, _SIZES, strict=True)]
+        if self.channels is not None:
+            options[1] = (self.channels,)
         shapes = sorted(product(*options), key=math.prod)
-        shape = next((shape for shape in shapes if not self.dynamic or _long(shape) == self.long), None)
+        shape = next((shape for shape in shapes if not self.dynamic or (_long(shape) == self.long and _distinct(shape))), None)
         if shape is None:
             return None
         zeros: dict[str, Any] = {"x": np.zeros(shape, DTYPES[self.dtype].numpy)}
@@ -118,3 +123,9 @@ class Signature:
 
 def _long(shape: tuple[int, ...]) -> tuple[str, ...]:
     return tuple(name for name, axes in _SUMS.items() if math.prod(shape[axis] for axis in axes) > LONGEST_SUM)
+
+
+def _distinct(shape: tuple[int, ...]) -> bool:
+    """Whether no two sizes that are symbols are equal."""
+    free = [side for side in shape if side > 1]
+    return len(set(free)) == len(free)

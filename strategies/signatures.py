@@ -138,7 +138,7 @@ def _signature(
         device=_one(rng, implementation.devices),
         threads=_one(rng, (1, 1, 2)),
     )
-    return Signature.of(case)
+    return implementation.signature(case)
 
 
 def pick_shape_within(draws: Draws, signature: Signature, max_elements: int) -> tuple[int, ...]:
@@ -152,15 +152,16 @@ def pick_shape_within(draws: Draws, signature: Signature, max_elements: int) -> 
     if exemplar is None:
         raise ValueError(f"signature has no exemplar: {signature}")
     sides, sizes_of = list(signature.sides), exemplar.x.shape
-    free = [axis for axis in range(4) if sides[axis] == 2]
+    free = [axis for axis in range(4) if sides[axis] == 2 and (axis != 1 or signature.channels is None)]
+    sides[1] = sides[1] if signature.channels is None else signature.channels
     long = any(sizes_of[axis] > _LONG_FROM for axis in free)
     for axis in free:
         options = next((sizes for least, sizes in _LONG if sizes_of[axis] > least), (2, 3) if long else (2, 3, 4, 5, 7, 8))
         sides[axis] = draws.choice(options)
     if draws.chance(3) and free and not long:
         at = draws.choice(tuple(free))
-        others = math.prod(sides[axis] for axis in free if axis != at)
-        summed = math.prod(sides[axis] for axis in free if axis != at and {axis, at} != {0, 1})  # nothing sums over N and C
+        others = math.prod(max(1, sides[axis]) for axis in range(4) if axis != at)
+        summed = math.prod(max(1, sides[axis]) for axis in range(4) if axis != at and {axis, at} != {0, 1})  # nothing sums over N and C
         sides[at] = draws.choice((8, *(wide for wide in _WIDE if wide * summed <= LONGEST_SUM and wide * others <= max_elements)))
     return tuple(sides)
 

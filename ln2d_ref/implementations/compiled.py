@@ -38,7 +38,7 @@ class CompiledExecutor(TorchExecutor):
 
     def function(self, case: Case) -> Callable[..., Any]:
         """The function compiled for the case's signature."""
-        compiled = _compiled(self.implementation, self.backend, Signature.of(case))
+        compiled = _compiled(self.implementation, self.backend, self.implementation.signature(case))
 
         def strictly(*arguments: Any) -> Any:
             with torch._dynamo.config.patch(error_on_recompile=True):
@@ -70,13 +70,13 @@ def _root(error: BaseException) -> Exception:
 @lru_cache(maxsize=2048)
 def _compiled(implementation: Implementation, backend: str, signature: Signature) -> Callable[..., Any]:
     """The function compiled for a signature, and called once."""
-    fn = implementation.fn
+    fn = implementation.fn if signature.channels is None else implementation.fn.at(signature.channels, signature.eps)  # type: ignore[attr-defined]
 
     def call(x: Any, weight: Any, bias: Any, eps: float) -> Any:
         return fn(x, weight, bias, eps)
 
     # torch counts compilations by code object, and gives one up after eight
-    code = call.__code__.replace(co_name=getattr(fn, "__name__", "call"))
+    code = call.__code__.replace(co_name=getattr(implementation.fn, "__name__", "call"))
     fresh = FunctionType(code, call.__globals__, code.co_name, None, call.__closure__)
     compiled = torch.compile(fresh, fullgraph=True, dynamic=signature.dynamic, backend=backend)
     exemplar = signature.exemplar()

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
+from ..case import Case
 from ..dtypes import DTYPES
 from ..semantics import group_axes
+from ..signature import Signature
 from .registered import REGISTERED
 
 __all__ = ["AFFINE_COMBINATIONS", "Implementation"]
@@ -87,6 +89,10 @@ class Implementation:
     def lineage(self) -> tuple[str, ...]:
         """Names whose known faults it may show: its own, and those of what it builds on."""
         return (self.name, *self.builds_on)
+
+    def signature(self, case: Case) -> Signature:
+        """What torch.compile makes one graph of this implementation for; a module is built for its channels."""
+        return Signature.of(case, constant_channels=hasattr(self.fn, "module_class"))
 
     @property
     def module_class(self) -> Any:

@@ -23,8 +23,8 @@ def from_module(cls: type[torch.nn.Module]) -> tuple[Callable[..., Any], dict[st
     """The function fn(x, weight, bias, eps) that a module class computes, and what it shows of itself.
 
     Its parameters must be called weight and bias, or be absent; they are replaced by the arguments through
-    torch.func.functional_call, so that gradients reach them; fn.module_class is the class. TypeError for one that cannot be built or
-    has other parameters.
+    torch.func.functional_call, so that gradients reach them; fn.module_class is the class, and fn.at(channels, eps) the same function of
+    one module. TypeError for one that cannot be built or has other parameters.
     """
     try:
         example = cls(4, eps=1e-5)
@@ -34,19 +34,26 @@ def from_module(cls: type[torch.nn.Module]) -> tuple[Callable[..., Any], dict[st
     if names not in _COMBINATION:
         raise TypeError(f"{cls.__name__} has parameters {', '.join(sorted(names))}, but may have weight and bias only")
 
+    def at(channels: int, eps: float) -> Callable[..., Any]:
+        module = cls(channels, eps=eps)
+        shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+
+        def call_of(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float) -> Any:
+            given = {name: value for name, value in (("weight", weight), ("bias", bias)) if value is not None}
+            for name, value in given.items():  # functional_call would take what load_state_dict refuses
+                if tuple(value.shape) != shapes[name]:
+                    raise ValueError(f"{name} has shape {tuple(value.shape)}, but must have {shapes[name]} for x of shape {tuple(x.shape)}")
+            return torch.func.functional_call(module, given, (x,))
+
+        return call_of
+
     @lru_cache(maxsize=64)
-    def built(channels: int, eps: float, thread: int) -> torch.nn.Module:
-        return cls(channels, eps=eps)  # one for each thread: functional_call exchanges its parameters for the time of a call
+    def kept(channels: int, eps: float, thread: int) -> Callable[..., Any]:
+        return at(channels, eps)  # one for each thread: functional_call exchanges its parameters for the time of a call
 
     def call(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float) -> Any:
-        given = {name: value for name, value in (("weight", weight), ("bias", bias)) if value is not None}
-        module = built(x.shape[1], eps, get_ident())
-        for name, value in given.items():  # functional_call would take what load_state_dict refuses
-            expected = tuple(module.get_parameter(name).shape)
-            if tuple(value.shape) != expected:
-                raise ValueError(f"{name} has shape {tuple(value.shape)}, but must have {expected} for x of shape {tuple(x.shape)}")
-        return torch.func.functional_call(module, given, (x,))
+        return kept(x.shape[1], eps, get_ident())(x, weight, bias, eps)
 
     call.__name__ = cls.__name__
-    call.__dict__["module_class"] = cls
+    call.__dict__ |= {"module_class": cls, "at": at}
     return call, {"affine": (_COMBINATION[names],)}

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from ln2d_ref import Case, Implementation, Violation, check, load
-from ln2d_ref.implementations import eager, executor_for, unavailable
+from ln2d_ref.implementations import as_implementation, eager, executor_for, unavailable
 from ln2d_ref.implementations.torch import TorchExecutor
 from ln2d_ref.laws import LAWS, select
 from ln2d_ref.layout import Layout
@@ -218,10 +219,44 @@ def test_signatures_stay_within_a_contract():
     assert {each.layout for each in chosen} == set(KINDS)
 
 
-@pytest.mark.parametrize("name", ["compile/permute", "compile/layer_norm_chw"])
-def test_cases_within_a_signature_have_it(name):
+class Module(torch.nn.LayerNorm):
+    def forward(self, x):
+        return F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+
+
+class Breaking(Module):
+    def forward(self, x):
+        torch._dynamo.graph_break()
+        return super().forward(x)
+
+
+class Forgetful(Module):
+    def forward(self, x):
+        return super().forward(x) if x.shape[3] != 2 else x * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+def module(cls):
+    return as_implementation(Implementation(cls, framework="compile", dtypes=("float32",)))
+
+
+def test_what_is_compiled_of_a_module_is_right_and_a_graph_of_its_own():
+    """A module is built for its C, which is a constant to the compiler; building it is no part of the graph."""
+    report = judge(module(Module), max_examples=12, seed=0, laws=("result", "value", "gradients"))
+    assert report.violation is None
+    assert report.worst
+    violation = find_violation(module(Breaking), max_examples=4, seed=0, laws="result")
+    assert violation is not None
+    assert violation.headline.startswith("the call raised Unsupported: graph break: Call to `torch._dynamo.graph_break()`")
+    violation = find_violation(module(Forgetful), max_examples=200, seed=0, laws=("result", "value"))
+    assert violation is not None
+    assert violation.law == "result"
+    assert "compiled again within one signature" in violation.headline
+
+
+@pytest.mark.parametrize("judged", [load("compile/permute"), load("compile/layer_norm_chw"), module(Module)], ids=lambda each: each.name)
+def test_cases_within_a_signature_have_it(judged):
     """A case of another would compile another graph; and the exemplar, which is compiled first, has it too."""
-    drawn = st.sampled_from(signatures(load(name), seed=4, rounds=ROUNDS)).flatmap(
+    drawn = st.sampled_from(signatures(judged, seed=4, rounds=ROUNDS)).flatmap(
         lambda signature: st.tuples(st.just(signature), cases(within=signature))
     )
 
@@ -229,7 +264,7 @@ def test_cases_within_a_signature_have_it(name):
     @given(drawn)
     def search(drawn):
         signature, case = drawn
-        assert Signature.of(case) == Signature.of(signature.exemplar()) == signature
+        assert judged.signature(case) == judged.signature(signature.exemplar()) == signature
 
     search()
 
