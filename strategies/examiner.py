@@ -105,8 +105,7 @@ class Examiner:
             return  # a smaller case of another signature runs another graph
         if self.found is None:
             self.cases += 1
-        if self.running is not None:
-            self.running.note(case)
+        self._note(case)
         laws = self._laws_for(case)
         violation = self._first_new(case, laws)
         if violation is None:
@@ -117,6 +116,11 @@ class Examiner:
             raise Unrepeatable(violation)
         self._record(violation)
         raise violation
+
+    def _note(self, case: Case) -> None:
+        """Keep what is about to be run."""
+        if self.running is not None:
+            self.running.note(case)
 
     def _signature_moved(self, case: Case) -> bool:
         return self.found is not None and self.implementation.signature(case) != self.implementation.signature(self.found.case)
@@ -189,6 +193,7 @@ class Examiner:
 
     def _shown(self, case: Case, violation: Violation, laws: tuple[Law, ...]) -> Violation | None:
         """The same law broken in the same quantity by a case, or None."""
+        self._note(case)
         trial = Trial(self.executor, self.implementation, case)
         return next((other for other in violations(trial, laws) if _key(other) == _key(violation)), None)
 

@@ -61,6 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--law", action="append", help="judge this law only (may be repeated)")
 
 
+@pytest.hookimpl(trylast=True)  # Hypothesis loads --hypothesis-profile before
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[ROTATION] = _rotation(config)
     if not _in_worker(config):
@@ -220,6 +221,10 @@ class Summary:
         self.told: list[dict[str, Any]] = []
         self.found: list[Violation] = []
 
+    def pytest_sessionstart(self) -> None:
+        """Tell what an earlier run left: this one may end as that did."""
+        self._tell_crashes()
+
     def interrupted(self, examiner: Examiner) -> None:
         """Keep what a test had done and found when it was interrupted: no report comes of it."""
         self.told.append(_told_by(examiner))
@@ -235,9 +240,7 @@ class Summary:
         for violation in self.found:
             terminalreporter.section("found before the interruption, and not yet at its smallest")
             terminalreporter.line(str(violation))
-        if ended := crashes(FOLDER, {getattr(each, "name", "") for each in self.config.stash[JUDGED]}):
-            terminalreporter.section("a process ended while it judged")
-            terminalreporter.line("\n".join(ended))
+        self._tell_crashes()
         judged = [each for each in self.config.stash[JUDGED] if self._of(each)]
         if judged:
             terminalreporter.section("judged")
@@ -250,6 +253,15 @@ class Summary:
             terminalreporter.section("known faults (docs/findings.md)")
         for name, count in sorted(known.items()):
             terminalreporter.line(f"{name}: met {count} times")
+
+    def _tell_crashes(self) -> None:
+        names = {
+            name for each in self.config.stash[JUDGED] for name in (getattr(each, "name", None), getattr(each, "source", None)) if name
+        }
+        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None and (told := crashes(FOLDER, names)):
+            terminal.section("was being judged when a process ended")
+            terminal.line("\n".join(told))
 
     def _of(self, implementation: Any) -> list[dict[str, Any]]:
         """What the tests of an implementation told."""

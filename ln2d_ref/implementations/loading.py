@@ -77,7 +77,7 @@ def as_implementation(
             built = as_implementation(value.fn)
             value = replace(value, fn=built.fn, affine=tuple(each for each in value.affine if each in built.affine) or value.affine)
         return _adapted(replace(value, source=value.source or source), semantics, device, builds_on)
-    declared: dict[str, Any] = {"semantics": semantics or "channel", "builds_on": _names(builds_on)}
+    declared: dict[str, Any] = {"semantics": semantics or "channel", "builds_on": builds_on}
     if device is not None:
         declared["devices"] = (device,)
     if torch is not None and isinstance(value, torch.nn.Module):
@@ -102,17 +102,13 @@ def _adapted(implementation: Implementation, semantics: str | None, device: str 
     if semantics is not None and semantics != implementation.semantics:
         raise ValueError(f"semantics is {semantics!r}, but {implementation.name} is declared {implementation.semantics!r}")
     if builds_on:
-        implementation = replace(implementation, builds_on=_names(builds_on))
+        implementation = replace(implementation, builds_on=builds_on)  # type: ignore[arg-type]  # one name too
     if device is None:
         return implementation
     builtin = implementation.name in REGISTERED and implementation.framework in ("torch", "compile")
     if device not in implementation.devices and not builtin:
         raise ValueError(f"device is {device!r}, but {implementation.name} is declared for {', '.join(implementation.devices)}")
     return replace(implementation, devices=(device,))
-
-
-def _names(given: str | Sequence[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
 
 
 @cache

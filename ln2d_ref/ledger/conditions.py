@@ -13,6 +13,8 @@ __all__ = [
     "bias_alone",
     "bias_only",
     "channels_last",
+    "dbias_exceeds_half",
+    "dweight_exceeds_half",
     "exceeds_half",
     "frozen_channels_last",
     "many_terms",
@@ -32,19 +34,42 @@ def always(case: Case) -> bool:
 
 
 def exceeds_half(case: Case) -> bool:
-    """Whether 1/sqrt(var + eps), that times the largest |dy·weight|·x̂², or a sum of |dy| or |dy·x̂| nears float16's range within 2⁴."""
-    if case.x.size == 0:
-        return False
-    given = {name: array.astype(np.float64) for name, array in case.arrays.items()}
-    x, weight, dy = (np.nan_to_num(given.get(name, np.ones(1)), posinf=0.0, neginf=0.0) for name in ("x", "weight", "dy"))
-    axes = group_axes(case.semantics)
+    """Whether 1/sqrt(var + eps), or that times the largest |dy·weight|·x̂², comes within 2⁴ of float16's range."""
+    x_hat, root, dy = _normalised(case)
+    weight = np.ones(1) if case.weight is None else _finite(case.weight)
+    with np.errstate(all="ignore"):
+        return _nears_half(root * np.maximum(1, np.abs(dy).max(initial=0.0) * np.abs(weight).max(initial=0.0) * np.maximum(1, x_hat) ** 2))
+
+
+def dweight_exceeds_half(case: Case) -> bool:
+    """Whether a sum of |dy·x̂| comes within 2⁴ of float16's range."""
+    x_hat, _, dy = _normalised(case)
+    return case.weight is not None and _nears_half((np.abs(dy) * x_hat).sum(axis=affine_axes(case.weight.shape)))
+
+
+def dbias_exceeds_half(case: Case) -> bool:
+    """Whether a sum of |dy| comes within 2⁴ of float16's range."""
+    return case.bias is not None and _nears_half(np.abs(_finite(case.dy)).sum(axis=affine_axes(case.bias.shape)))
+
+
+def _finite(array: np.ndarray | None) -> np.ndarray:
+    """In float64, with 0 for what is not finite."""
+    return np.nan_to_num(np.asarray(array, np.float64), posinf=0.0, neginf=0.0)
+
+
+def _normalised(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """|x̂|, 1/sqrt(var + eps) and dy."""
+    x, axes = _finite(case.x), group_axes(case.semantics)
+    if x.size == 0:
+        return x, x, _finite(case.dy)
     with np.errstate(all="ignore"):
         root = 1 / np.sqrt(x.var(axis=axes, keepdims=True) + case.eps)
-        x_hat = np.abs(x - x.mean(axis=axes, keepdims=True)) * root
-        largest = [root * np.maximum(1, np.abs(dy).max() * np.abs(weight).max(initial=0.0) * np.maximum(1, x_hat) ** 2)]
-        terms = np.abs(dy) * np.maximum(1, x_hat)
-        largest += [terms.sum(axis=affine_axes(given[name].shape)) for name in ("weight", "bias") if name in given]
-    return not all((array <= DTYPES["float16"].largest / 2**4).all() for array in largest)  # a NaN is not below
+        return np.abs(x - x.mean(axis=axes, keepdims=True)) * root, root, _finite(case.dy)
+
+
+def _nears_half(magnitudes: np.ndarray) -> bool:
+    """Whether one is within 2⁴ of float16's range, or none at all."""
+    return not bool((magnitudes <= DTYPES["float16"].largest / 2**4).all())
 
 
 def many_terms(case: Case) -> bool:

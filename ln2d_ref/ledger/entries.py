@@ -8,7 +8,19 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import DTYPES
-from .conditions import always, bias_alone, bias_only, channels_last, exceeds_half, frozen_channels_last, many_terms, no_pixels, one_element
+from .conditions import (
+    always,
+    bias_alone,
+    bias_only,
+    channels_last,
+    dbias_exceeds_half,
+    dweight_exceeds_half,
+    exceeds_half,
+    frozen_channels_last,
+    many_terms,
+    no_pixels,
+    one_element,
+)
 from .fault import KnownFault
 
 __all__ = ["LEDGER"]
@@ -17,6 +29,8 @@ _ALL, _HALF, _FULL = tuple(DTYPES), ("float16", "bfloat16"), ("float32", "float6
 _ANYWHERE = ("cpu", "cuda")
 _VALUES = ("gradients", "special_values", "degenerate", "layout", "modes")
 _HIGHER = ("ddy", "ddx", "ddweight", "tangent", "tdx", "tdweight", "dddy", "dddx", "dddweight", "ttangent")
+_LARGEST = float(np.finfo(np.float64).max)
+"""A ceiling for what has no limit but is no NaN or infinity."""
 _BATCHED = ("vmap_y", "vmap_dx", "vmap_dweight", "vmap_dbias")
 
 
@@ -35,12 +49,21 @@ def _saved_in_half(implementation: str, quantities: tuple[str, ...], reason: str
         _fault(
             implementation,
             "half gradients not finite",
-            quantities=quantities,
+            quantities=tuple(quantity for quantity in quantities if quantity != "dbias"),
             dtypes=("float16",),
             when=exceeds_half,
             ceiling=np.inf,
             **common,
         ),
+    )
+
+
+def _sums_in_half(implementation: str) -> tuple[KnownFault, KnownFault]:
+    """Sums of dweight and dbias that overflow in half on their way."""
+    common = {"laws": _VALUES, "dtypes": ("float16",), "ceiling": np.inf, "reason": _HALF_SUMS}
+    return (
+        _fault(implementation, "half sum of dweight not finite", quantities=("dweight",), when=dweight_exceeds_half, **common),
+        _fault(implementation, "half sum of dbias not finite", quantities=("dbias",), when=dbias_exceeds_half, **common),
     )
 
 
@@ -60,10 +83,11 @@ def _derivatives(implementation: str, fault: str, quantities: tuple[str, ...], *
 
 
 def _half_derivatives(implementation: str, reason: str) -> tuple[KnownFault, KnownFault]:
-    """Derivatives whose intermediate values are rounded to half: without limit, as what is lost is then multiplied by powers of rstd."""
+    """Derivatives whose intermediate values are rounded to half: what is lost is multiplied by powers of rstd, and in float16 overflows."""
     names = (*_HIGHER, *_BATCHED)
-    float16, bfloat16 = (_derivatives(implementation, f"{name} derivatives", names, dtypes=(name,), reason=reason) for name in _HALF)
-    return float16, bfloat16
+    infinite = _derivatives(implementation, "float16 derivatives", names, dtypes=("float16",), reason=reason)
+    finite = _derivatives(implementation, "bfloat16 derivatives", names, dtypes=("bfloat16",), ceiling=_LARGEST, reason=reason)
+    return infinite, finite
 
 
 def _not_exact(implementation: str) -> KnownFault:
@@ -149,10 +173,12 @@ _ANY_RANK = "torch's function takes any rank; the recipe does not ask for 4, and
 
 LEDGER: tuple[KnownFault, ...] = (
     *_layer_norm("torch/permute"),
+    *_sums_in_half("torch/permute"),
     *_beside_float32("torch/permute"),
     _bias_alone_lost("torch/permute"),
     _summed_in_a_chain("torch/permute", _ROWS_IN_A_CHAIN),
     *_layer_norm("torch/layer_norm_chw"),
+    *_sums_in_half("torch/layer_norm_chw"),
     *_beside_float32("torch/layer_norm_chw"),
     _bias_alone_lost("torch/layer_norm_chw"),
     _summed_in_a_chain("torch/layer_norm_chw", _ROWS_IN_A_CHAIN),

@@ -285,22 +285,24 @@ def crashing(x, weight, bias, eps):
 @pytest.mark.skipif(sys.platform == "win32", reason="no file locks")
 @pytest.mark.parametrize("processes", [0, 1])
 def test_a_case_that_ends_the_process_is_told(tmp_path, processes):
-    """By the run itself where that goes on, else by the next run of the implementation; and once."""
+    """By the run itself where that goes on, else by the next one, whether that ends as well or not; and once."""
     if processes:
         pytest.importorskip("xdist")
     (tmp_path / "own.py").write_text(CRASHING)
     arguments = ("--implementation", f"{tmp_path}/own.py:crashing", "--law", "result", "--hypothesis-seed", "1")
     output = pytest_on(tmp_path, *arguments, *(("-n", "1") if processes else ()))
     if not processes:
-        assert "a process ended" not in output
-        (tmp_path / "own.py").write_text(CRASHING.replace("os.abort()", "x"))
+        assert "was being judged" not in output
         output = pytest_on(tmp_path, *arguments)
-    assert "= a process ended while it judged =" in output
+    assert "= was being judged when a process ended =" in output
     told = re.search(
         r"own\.py:crashing\(.*\[\d+,3,.*\n  law        result\n  reproduce  from ln2d_ref import Case, check; check.*'(.*json)'", output
     )
     assert Case.load(ROOT / told[1]).x.shape[1] == 3
-    assert "a process ended" not in pytest_on(tmp_path, *arguments, "--law", "module")
+    (tmp_path / "own.py").write_text(CRASHING.replace("os.abort()", "x"))
+    output = pytest_on(tmp_path, *arguments, "--law", "side_effects")
+    assert ("was being judged" in output) == (not processes)
+    assert "was being judged" not in pytest_on(tmp_path, *arguments)
 
 
 def test_a_case_that_is_being_run_has_ended_nothing(tmp_path):
@@ -311,17 +313,74 @@ def test_a_case_that_is_being_run_has_ended_nothing(tmp_path):
     assert crashes(tmp_path, {implementation.name}) == []
     running.close()
     assert list(tmp_path.iterdir()) == []
-    (tmp_path / "running-1.cut").write_text('{"name": "torch/permute", "ca')
+    (tmp_path / "running-cut").write_text('{"name": "torch/permute", "ca')
     assert crashes(tmp_path, {implementation.name}) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+ABORTING = """
+import os, pathlib, sys
+import numpy as np
+from ln2d_ref import Case, load
+from ln2d_ref.crashes import Running
+case = Case(np.ones((1, int(sys.argv[2]), 1, 1), np.float32))
+Running(pathlib.Path(sys.argv[1]), load("torch/permute"), "value").note(case)
+os.abort()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file locks")
+def test_each_case_that_ended_a_process_is_kept(tmp_path):
+    """One after the other; where nothing can be written, nothing is kept and nothing fails."""
+    implementation = load("torch/permute")
+    for channels in "23":
+        command = [sys.executable, "-c", ABORTING, str(tmp_path), channels]
+        subprocess.run(command, cwd=ROOT, check=False, stderr=subprocess.DEVNULL)
+    assert crashes(tmp_path, {"another"}) == []
+    told = crashes(tmp_path, {implementation.name})
+    assert len(told) == 2
+    kept = [Case.load(path / "case.json").x.shape[1] for path in tmp_path.iterdir()]
+    assert sorted(kept) == [2, 3]
+    assert crashes(tmp_path, {implementation.name}) == []
+    (tmp_path / "file").write_text("")
+    Running(tmp_path / "file", implementation, "value").note(Case(np.ones((1, 2, 1, 1), np.float32)))
 
 
 def test_with_several_processes_the_summary_is_whole(tmp_path):
-    """pytest-xdist runs the tests elsewhere; what they covered, what they drew and what they met is told all the same."""
+    """pytest-xdist runs the tests elsewhere; what they covered and what they met is told all the same."""
     pytest.importorskip("xdist")
     output = pytest_on(tmp_path, "--implementation", "torch/permute", "--law", "value", "--law", "gradients", "-n", "2")
     assert "2 passed" in output
     assert "torch/permute: 200 cases, worst error at " in output
     assert "torch/permute: half gradients: met " in output
+
+
+SHOWN = """
+import os, pathlib
+def pytest_collection_finish(session):
+    (conftest,) = [each for each in session.config.pluginmanager.get_plugins() if hasattr(each, "ROTATION")]
+    pathlib.Path(__file__).with_name(f"{os.getpid()}.rotation").write_text(str(session.config.stash[conftest.ROTATION]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "processes", "drawn"),
+    [(("--hypothesis-profile=ci",), 1, "0"), (("--hypothesis-seed=17",), 1, "17"), (("-n", "2"), 2, None)],
+    ids=["ci", "seed", "workers"],
+)
+def test_which_signatures_a_run_draws(tmp_path, arguments, processes, drawn):
+    """The ci profile draws the same each time, a seed its own, and all processes of a run the same."""
+    if processes > 1:
+        pytest.importorskip("xdist")
+    (tmp_path / "shown.py").write_text(SHOWN)
+    command = [sys.executable, "-m", "pytest", "tests/conformance", "-q", "-p", "shown", "-p", "no:cacheprovider", *arguments]
+    command += ["--implementation", "torch/permute", "-k", "side_effects"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout
+    rotations = [path.read_text() for path in tmp_path.glob("*.rotation")]
+    assert len(rotations) == processes
+    assert set(rotations) == {drawn or rotations[0]}
 
 
 # What lies on disk ------------------------------------------------------------------------------------------------------------------
