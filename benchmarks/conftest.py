@@ -100,8 +100,15 @@ def _implementations(name: str | None, semantics: str | None, device: str | None
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each kernel's benchmark has a timer of its own, and stands beside the others of its setting in pytest-benchmark's tables."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Each kernel's benchmark has a timer of its own, and stands beside the others of its setting in pytest-benchmark's tables.
+
+    Where an implementation is named, what the suite itself costs is not asked.
+    """
+    if config.getoption("--implementation") is not None:
+        suite = [item for item in items if item.path == _HERE / "test_suite.py"]
+        config.hook.pytest_deselected(items=suite)
+        items[:] = [item for item in items if item not in suite]
     for item in items:
         if item.path.is_relative_to(_HERE) and "setting" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.benchmark(timer=Clock(), group=str(item.callspec.params["setting"])))  # type: ignore[attr-defined]
@@ -132,7 +139,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section(f"time over the yardstick's: median of {LEAST_PAIRS} alternated pairs or more, and its 99 % interval")
         for line in report.lines:
             terminalreporter.line(line)
-        terminalreporter.line(f"A/A: the yardstick over itself; off by more than {LARGEST_CONTROL:.0%}, a result is inconclusive")
+        terminalreporter.line(
+            f"A/A: the yardstick over itself; off by more than {LARGEST_CONTROL:.0%}, or where other threads of this process waited "
+            "for a processor, a result is inconclusive"
+        )
     if report.goals:
         terminalreporter.section("the suite itself")
         for line in report.goals:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .case import Case
@@ -13,16 +13,19 @@ from .violation import Violation
 __all__ = ["check", "compare", "violations"]
 
 
-def check(implementation: Any, case: Case, *, laws: tuple[str, ...] | None = None) -> None:
+def check(implementation: Any, case: Case, *, laws: str | Sequence[str] | None = None) -> None:
     """Raise the first Violation that the implementation shows on the case; return None where it shows none.
 
     `implementation` is anything that `load` or `as_implementation` takes. `laws` names those to judge; None means all that are of this
     case: neither opt-in nor of calls made wrong. Raises ValueError where the case's semantics is not the implementation's, or a law is
-    unknown.
+    unknown; TypeError for a case that is none.
     """
+    if not isinstance(case, Case):
+        raise TypeError(f"case is {case!r}, but must be a Case; Case.load(path) reads one")
     judged = as_implementation(implementation, semantics=case.semantics)
     executor = executor_for(judged)
-    selected = tuple(law for law in select(laws) if laws is not None or not law.aside)
+    named = (laws,) if isinstance(laws, str) else laws
+    selected = tuple(law for law in select(None if named is None else tuple(named)) if named is not None or not law.aside)
     for violation in violations(Trial(executor, judged, case), selected):
         compare(violation, executor, judged)
         raise violation

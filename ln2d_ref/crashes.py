@@ -88,4 +88,5 @@ def _kept(root: Path, left: dict[str, Any]) -> str:
     path = folder / "case.json"
     case.save(path)
     again = f"check({left['source'] or left['name']!r}, Case.load({os.path.relpath(path)!r}), laws=({left['law']!r},))"
-    return f"{left['name']}({summary(case)})\n  law        {left['law']}\n  reproduce  from ln2d_ref import Case, check; {again}"
+    program = f'python -c "from ln2d_ref import Case, check; {again}"'
+    return f"{left['name']}({summary(case)})\n  law        {left['law']}\n  reproduce  {program}"

@@ -29,9 +29,11 @@ _TEMPLATE = '''\
 """
 
 import base64
+import sys
 {imports}
 import torch
 
+sys.path.append({root!r})  # where ln2d_ref is, should the implementation ask for it
 {load}
 
 def argument(dtype, shape, strides, offset, storage):
@@ -180,6 +182,7 @@ def script(violation: Violation, implementation: Implementation) -> str:
         headline=headline,
         message=str(violation).partition("\n")[2].replace("\\", "\\\\"),
         imports=imports,
+        root=str(Path(__file__).parents[1]),
         load=load,
         device=case.device,
         arguments=_arguments({name: (array, _layout(violation, name)) for name, array in case.arrays.items()}),

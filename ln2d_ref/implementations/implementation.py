@@ -78,8 +78,10 @@ class Implementation:
         if self.eps is not None and not 0 <= self.eps < float("inf"):
             raise ValueError(f"eps is {self.eps!r}, but must be None or a finite number >= 0")
 
-        if self.builds_on:
-            self._some_of("builds_on", _of_semantics(self.semantics))
+        names = _of_semantics(self.semantics)
+        if not set(self.builds_on) <= set(names):
+            known = ", ".join(map(repr, names))
+            raise ValueError(f"builds_on is {self.builds_on!r}, but in {self.semantics} semantics must be one or more of {known}")
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """What a debugger and Hypothesis print: short, whatever fn's own representation is."""

@@ -35,6 +35,9 @@ def load(name: str, *, semantics: str | None = None, device: str | None = None, 
         implementation = Implementation(getattr(found, attribute), name=name, source=name, **{**here, **declared})
         return _adapted(implementation, semantics, device, builds_on)
     place, colon, attribute = name.rpartition(":")
+    folders = [part for part in (name, place) if "/" in part and not part.endswith(".py")]
+    if any(Path(folder).is_dir() for folder in folders):
+        raise ValueError(f"implementation is {name!r}, a folder, but must be path/to/file.py:attribute")
     if not colon or not place:
         missing = " without an attribute" if name.endswith(".py") else ""
         raise ValueError(

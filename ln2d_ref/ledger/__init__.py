@@ -27,13 +27,10 @@ def known_fault(violation: Violation, implementation: Implementation, ledger: tu
     return next((entry for entry in _of(implementation, ledger) if entry.matches(violation)), None)
 
 
-def resembling(violation: Violation, implementation: Implementation, ledger: tuple[KnownFault, ...] = LEDGER) -> KnownFault | None:
-    """An entry of another implementation that looks like a violation: same semantics, law, quantity, dtype and kind of case, or None."""
-    for entry in ledger:
-        alike = entry.implementation not in implementation.lineage and entry.matches(violation)
-        if alike and entry.pinned_case().semantics == violation.case.semantics:
-            return entry
-    return None
+def resembling(violation: Violation, implementation: Implementation, ledger: tuple[KnownFault, ...] = LEDGER) -> list[KnownFault]:
+    """Entries of other implementations that look like a violation: same semantics, law, quantity, dtype and kind of case."""
+    others = (entry for entry in ledger if entry.implementation not in implementation.lineage and entry.matches(violation))
+    return [entry for entry in others if entry.pinned_case().semantics == violation.case.semantics]
 
 
 def _of(implementation: Implementation, ledger: tuple[KnownFault, ...]) -> Iterator[KnownFault]:

@@ -236,6 +236,7 @@ LEDGER: tuple[KnownFault, ...] = (
         when=no_pixels,
         ceiling=np.inf,
         reason="Without pixels the backward returns NaN, or memory as it was allocated.",
+        erratic=True,
     ),
     _fault(
         _GROUP_NORM,

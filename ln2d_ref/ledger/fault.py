@@ -29,6 +29,7 @@ class KnownFault:
     reason           one sentence
     pinned           name of a case file in ln2d_ref/known_cases
     crashes          whether it ends the process: such a case is counted and not run
+    erratic          whether the same call may show it once and not again, as where memory is not written
     """
 
     name: str
@@ -45,6 +46,7 @@ class KnownFault:
     devices: tuple[str, ...] = ("cpu",)
     until: str | None = None
     crashes: bool = False
+    erratic: bool = False
 
     def matches(self, violation: Violation) -> bool:
         """Whether this entry explains the violation, where the implementation has the fault."""

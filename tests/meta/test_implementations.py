@@ -230,6 +230,13 @@ def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
     assert all(known in str(caught.value) for known in (*REGISTERED, "package.module:attribute", "path/to/file.py:attribute"))
 
 
+def test_a_folder_is_named(tmp_path: Path) -> None:
+    """With an attribute or without."""
+    for name in (str(tmp_path), f"{tmp_path}:right"):
+        with pytest.raises(ValueError, match=re.escape(f"implementation is {name!r}, a folder, but must be path/to/file.py:attribute")):
+            load(name)
+
+
 def test_a_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
     """The path is the likeliest mistake."""
     with pytest.raises(ImportError, match=re.escape(f"{tmp_path}/nothing.py does not exist")):
@@ -320,7 +327,10 @@ def test_a_device_that_a_declared_implementation_excludes_is_refused(file: str) 
         ({"affine": ()}, r"affine is \(\), but must be one or more of 'both'"),
         ({"affine": "all"}, r"affine is \('all',\), but must be one or more of 'both'"),
         ({"dtypes": ("float32", "int8")}, "dtypes is .*'int8'.*, but must be one or more of 'float16'"),
-        ({"builds_on": "torch/group_norm"}, r"builds_on is \('torch/group_norm',\), but must be one or more of 'torch/permute', "),
+        (
+            {"builds_on": "torch/group_norm"},
+            r"builds_on is \('torch/group_norm',\), but in channel semantics must be one or more of 'torch/permute', ",
+        ),
         ({"devices": "tpu"}, r"devices is \('tpu',\), but must be one or more of 'cpu', 'cuda'"),
         ({"arithmetic": "float8"}, "arithmetic is 'float8', but must be 'float32' or 'input'"),
         ({"framework": "tensorflow"}, "framework is 'tensorflow', but must be 'torch' or "),

@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from ln2d_ref import Case, Implementation, Violation
 from ln2d_ref.check import violations
 from ln2d_ref.implementations import as_implementation, executor_for, load, unavailable
 from ln2d_ref.laws import Trial, select
 from ln2d_ref.ledger import LEDGER, known_fault, stale
+from strategies import judge
 from strategies.examiner import Examiner
 
 
@@ -76,6 +78,28 @@ def test_what_is_known_of_a_kernel_is_known_of_what_builds_on_it():
     wrong = dataclasses.replace(own, fn=lambda x, weight, bias, eps: right(x, weight, bias, eps) * 1.01)
     with pytest.raises(Violation, match=r"^y\["):
         Examiner(wrong, select()).examine(case)
+
+
+@pytest.mark.parametrize("factor", [1.0, -1.0, 1.5, 0.0])
+def test_a_fault_beside_the_kernels_own_is_found_where_the_kernel_is_less_wrong(factor):
+    """The ceiling of half gradients is 2·10⁴ times the bound; under it a dx of the wrong sign would pass."""
+
+    class Scaled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * factor
+
+    kernel = load("torch/permute").fn
+    own = Implementation(
+        lambda x, weight, bias, eps: kernel(Scaled.apply(x), weight, bias, eps), builds_on="torch/permute", dtypes="float16"
+    )
+    report = judge(own, max_examples=60, seed=0, laws="gradients")
+    assert report.known["torch/permute: half gradients"] > 0
+    assert (report.violation is None) == (factor == 1.0)
 
 
 def test_what_builds_on_a_kernel_that_crashes_is_not_run_there():

@@ -17,7 +17,7 @@ import pytest
 import torch.nn.functional as F
 from hypothesis.vendor.pretty import pretty
 
-from ln2d_ref import Case, Violation, load
+from ln2d_ref import Case, Implementation, Violation, load
 from ln2d_ref.crashes import Running, crashes
 from ln2d_ref.implementations import as_implementation
 from ln2d_ref.laws import select
@@ -73,7 +73,7 @@ def test_the_reproducing_script_shows_it_and_fails(tmp_path):
         ("--implementation {folder}/own.py:fn", "has no attribute 'fn'"),
         (
             "--implementation {folder}/own.py:wrong --builds-on torch/group_norm",
-            "builds_on is ('torch/group_norm',), but must be one or more of 'torch/permute'",
+            "builds_on is ('torch/group_norm',), but in channel semantics must be one or more of 'torch/permute'",
         ),
         ("--builds-on torch/permute", "--builds-on is torch/permute, but no --implementation is named"),
     ],
@@ -258,6 +258,18 @@ def test_a_violation_tells_of_the_known_fault_that_it_resembles(tmp_path):
     )
 
 
+def test_a_violation_tells_of_the_semantics_in_which_it_is_right(tmp_path):
+    """Who forgets to declare it reads that everything is wrong."""
+    sampled = Implementation(lambda x, weight, bias, eps: F.group_norm(x, 1, weight, bias, eps), dtypes="float32")
+    violation = find_violation(sampled, max_examples=20, seed=0, laws="value")
+    assert violation is not None
+    assert violation.hint == "right in sample semantics (semantics='sample', or --semantics sample)"
+    (tmp_path / "own.py").write_text(OWN)
+    violation = find_violation(load(f"{tmp_path}/own.py:wrong"), max_examples=20, seed=0, laws="value")
+    assert violation is not None
+    assert "semantics" not in (violation.hint or "")
+
+
 def test_what_an_implementation_builds_on_may_be_declared(tmp_path):
     """Then it is judged for itself, and what it has of F.layer_norm is counted."""
     (tmp_path / "own.py").write_text(OWN.replace(" * 1.001", ""))
@@ -296,7 +308,8 @@ def test_a_case_that_ends_the_process_is_told(tmp_path, processes):
         output = pytest_on(tmp_path, *arguments)
     assert "= was being judged when a process ended =" in output
     told = re.search(
-        r"own\.py:crashing\(.*\[\d+,3,.*\n  law        result\n  reproduce  from ln2d_ref import Case, check; check.*'(.*json)'", output
+        r"own\.py:crashing\(.*\[\d+,3,.*\n  law        result\n  reproduce  python -c \"from ln2d_ref import Case, check; check.*'(.*json)'",
+        output,
     )
     assert Case.load(ROOT / told[1]).x.shape[1] == 3
     (tmp_path / "own.py").write_text(CRASHING.replace("os.abort()", "x"))
@@ -407,6 +420,8 @@ def test_only_a_smaller_case_replaces_the_one_on_disk(tmp_path):
         later.examine(ones(1, 6, 1, 1))
     assert later.verdict().case.x.size == written_case(tmp_path, raised.value).x.size == 3, "what is printed is what lies there"
     assert sorted(path.name for path in folder_of(tmp_path, raised.value).iterdir()) == ["case.json", "message.txt", "repro.py"]
+    for each in (examiner, later):
+        each.close()
     assert [path.name for path in tmp_path.iterdir()] == [folder_of(tmp_path, raised.value).name]
 
 
