@@ -307,10 +307,7 @@ def test_a_case_that_ends_the_process_is_told(tmp_path, processes):
         assert "was being judged" not in output
         output = pytest_on(tmp_path, *arguments)
     assert "= was being judged when a process ended =" in output
-    told = re.search(
-        r"own\.py:crashing\(.*\[\d+,3,.*\n  law        result\n  reproduce  python -c \"from ln2d_ref import Case, check; check.*'(.*json)'",
-        output,
-    )
+    told = re.search(r"own\.py:crashing\(.*\[\d+,3,.*\n  law        result\n  reproduce  python -c .* Case\.load\('(.*json)'\)", output)
     assert Case.load(ROOT / told[1]).x.shape[1] == 3
     (tmp_path / "own.py").write_text(CRASHING.replace("os.abort()", "x"))
     output = pytest_on(tmp_path, *arguments, "--law", "side_effects")
