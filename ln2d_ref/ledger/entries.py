@@ -100,6 +100,7 @@ def _not_exact(implementation: str) -> KnownFault:
         when=one_element,
         ceiling=np.inf,
         reason="x·rstd - mean·rstd and its gradients round, where x - mean is exactly 0; 1/sqrt(eps) magnifies the rest.",
+        erratic=True,
     )
 
 

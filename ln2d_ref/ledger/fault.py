@@ -29,7 +29,7 @@ class KnownFault:
     reason           one sentence
     pinned           name of a case file in ln2d_ref/known_cases
     crashes          whether it ends the process: such a case is counted and not run
-    erratic          whether the same call may show it once and not again, as where memory is not written
+    erratic          whether a call as good as the one that shows it may not, as where memory is not written or a rounding decides
     """
 
     name: str
