@@ -17,7 +17,7 @@ from ln2d_ref.check import compare, violations
 from ln2d_ref.crashes import Running
 from ln2d_ref.implementations import executor_for, load
 from ln2d_ref.laws import Law, Trial
-from ln2d_ref.ledger import LEDGER, KnownFault, crashing, known_fault, resembling
+from ln2d_ref.ledger import LEDGER, KnownFault, crashing, known_faults, resembling
 from ln2d_ref.reproduction import write, written_case
 from ln2d_ref.semantics import SEMANTICS, group_size
 
@@ -164,8 +164,9 @@ class Examiner:
         new = None
         for violation in violations(trial, laws):
             violated.add(violation.quantity)
-            entry = known_fault(violation, self.implementation, self.ledger)
-            if entry is not None and self._as_wrong(violation, entry):
+            entries = known_faults(violation, self.implementation, self.ledger)
+            entry = next((entry for entry in entries if self._as_wrong(violation, entry)), None)
+            if entry is not None:
                 self.known[entry.name] += 1
             elif self.found is None or _key(violation) == _key(self.found):
                 new = violation

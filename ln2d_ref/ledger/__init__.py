@@ -14,7 +14,7 @@ from ..violation import Violation
 from .entries import LEDGER
 from .fault import KnownFault
 
-__all__ = ["LEDGER", "KnownFault", "crashing", "known_fault", "resembling", "stale"]
+__all__ = ["LEDGER", "KnownFault", "crashing", "known_fault", "known_faults", "resembling", "stale"]
 
 
 def crashing(implementation: Implementation, case: Case, ledger: tuple[KnownFault, ...] = LEDGER) -> KnownFault | None:
@@ -23,8 +23,13 @@ def crashing(implementation: Implementation, case: Case, ledger: tuple[KnownFaul
 
 
 def known_fault(violation: Violation, implementation: Implementation, ledger: tuple[KnownFault, ...] = LEDGER) -> KnownFault | None:
-    """The entry, of the implementation or of what it builds on, that explains a violation, or None."""
-    return next((entry for entry in _of(implementation, ledger) if entry.matches(violation)), None)
+    """The first of `known_faults`, or None."""
+    return next(known_faults(violation, implementation, ledger), None)
+
+
+def known_faults(violation: Violation, implementation: Implementation, ledger: tuple[KnownFault, ...] = LEDGER) -> Iterator[KnownFault]:
+    """The entries, of the implementation or of what it builds on, that explain a violation."""
+    return (entry for entry in _of(implementation, ledger) if entry.matches(violation))
 
 
 def resembling(violation: Violation, implementation: Implementation, ledger: tuple[KnownFault, ...] = LEDGER) -> list[KnownFault]:
