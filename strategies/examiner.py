@@ -242,9 +242,9 @@ class Examiner:
 
     def _as_wrong(self, violation: Violation, entry: KnownFault) -> bool:
         """Whether the entry's own implementation is as wrong on the case: what builds on a kernel may be so for a reason of its own."""
-        return entry.implementation == self.implementation.name or violation.ratio <= _AS_WRONG * self._ratio_of(
-            entry.implementation, violation
-        )
+        if entry.erratic or entry.implementation == self.implementation.name:
+            return True
+        return violation.ratio <= _AS_WRONG * self._ratio_of(entry.implementation, violation)
 
     def _ratio_of(self, name: str, violation: Violation) -> float:
         """Error/bound of a built-in implementation in the same law and quantity on the violation's case; at least 1."""

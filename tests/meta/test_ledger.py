@@ -102,6 +102,19 @@ def test_a_fault_beside_the_kernels_own_is_found_where_the_kernel_is_less_wrong(
     assert (report.violation is None) == (factor == 1.0)
 
 
+def test_a_kernel_called_in_float32_rounds_other_groups_of_one_to_zero():
+    """Its half call on the same case may be exact where it is not, and the other way round."""
+
+    def widened(x, weight, bias, eps):
+        wide = [None if each is None else each.float() for each in (x, weight, bias)]
+        return load("torch/permute").fn(*wide, eps).to(x.dtype)
+
+    own = Implementation(widened, builds_on="torch/permute", dtypes=("float16", "bfloat16", "float32"))
+    report = judge(own, max_examples=150, seed=7, laws=("degenerate",))
+    assert report.violation is None
+    assert report.known["torch/permute: one-element groups not exact"] > 0
+
+
 def test_what_builds_on_a_kernel_that_crashes_is_not_run_there():
     """Else a module that calls F.group_norm would end the process."""
     entry = next(entry for entry in LEDGER if entry.crashes)
