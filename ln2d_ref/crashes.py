@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Collection
 from contextlib import suppress
@@ -14,6 +13,7 @@ from typing import Any
 
 from .case import Case, summary
 from .implementations.implementation import Implementation
+from .reproduction import folder_name
 
 try:
     import fcntl
@@ -81,7 +81,7 @@ def _kept(root: Path, left: dict[str, Any]) -> str:
     """Write the case file; what is known of it, and how to run it again."""
     case = Case.from_dict(left["case"])
     parts = (left["name"], left["semantics"], left["law"])
-    name = ".".join(re.sub(r"[^A-Za-z0-9_-]+", "-", part).strip("-")[-80:] for part in parts)
+    name = folder_name(*(part[-80:] for part in parts))
     numbered = (root / f"{name}.crash{number}" for number in count(1))
     folder = next(each for each in numbered if not each.exists())
     folder.mkdir()

@@ -20,7 +20,7 @@ from .implementations.implementation import Implementation
 from .layout import Layout, place
 from .violation import Violation
 
-__all__ = ["folder_of", "how_to_reproduce", "write", "written_case"]
+__all__ = ["folder_name", "folder_of", "how_to_reproduce", "write", "written_case"]
 
 _TEMPLATE = '''\
 """{headline}
@@ -114,7 +114,12 @@ _DERIVED = frozenset({"independence", "modes", "bad_arguments", "module", "batch
 def folder_of(root: Path, violation: Violation) -> Path:
     """The one folder for this implementation (in one semantics), law and quantity."""
     parts = (violation.implementation, violation.case.semantics, violation.law, violation.quantity)
-    return root / ".".join(re.sub(r"[^A-Za-z0-9_-]+", "-", part).strip("-") for part in parts)
+    return root / folder_name(*parts)
+
+
+def folder_name(*parts: str) -> str:
+    """A name that every file system takes."""
+    return ".".join(re.sub(r"[^A-Za-z0-9_-]+", "-", part).strip("-") for part in parts)
 
 
 def written_case(root: Path, violation: Violation) -> Case | None:

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from hypothesis import event, target
 from hypothesis.errors import Flaky
 
 from ln2d_ref import Case, Implementation, Violation
 from ln2d_ref.check import compare, violations
 from ln2d_ref.crashes import Running
-from ln2d_ref.implementations import executor_for, load
+from ln2d_ref.implementations import executor_for
 from ln2d_ref.laws import Law, Trial
-from ln2d_ref.ledger import LEDGER, KnownFault, crashing, known_faults, resembling
+from ln2d_ref.ledger import LEDGER, KnownFault, crashing
 from ln2d_ref.reproduction import write, written_case
-from ln2d_ref.semantics import SEMANTICS, group_size
+
+from .explanations import explaining, hint, key
 
 __all__ = ["Examiner", "Report", "Unrepeatable"]
 
 _EVERY = 4
-_AS_WRONG = 2.0
-"""Times the error of the kernel that it builds on, up to which an implementation's is put down to that: sums may be in other orders."""
 
 
 class Unrepeatable(BaseException):
@@ -164,11 +162,10 @@ class Examiner:
         new = None
         for violation in violations(trial, laws):
             violated.add(violation.quantity)
-            entries = known_faults(violation, self.implementation, self.ledger)
-            entry = next((entry for entry in entries if self._as_wrong(violation, entry)), None)
+            entry = explaining(violation, self.implementation, self.laws, self.ledger)
             if entry is not None:
                 self.known[entry.name] += 1
-            elif self.found is None or _key(violation) == _key(self.found):
+            elif self.found is None or key(violation) == key(self.found):
                 new = violation
                 break
         if new is None:
@@ -200,7 +197,7 @@ class Examiner:
         """The same law broken in the same quantity by a case, or None."""
         self._note(case)
         trial = Trial(self.executor, self.implementation, case)
-        return next((other for other in violations(trial, laws) if _key(other) == _key(violation)), None)
+        return next((other for other in violations(trial, laws) if key(other) == key(violation)), None)
 
     def _record(self, violation: Violation) -> None:
         if self.found is None:
@@ -218,7 +215,7 @@ class Examiner:
 
     def _kept(self, violation: Violation) -> Violation:
         violation.cases = self.cases
-        violation.hint = self._hint(violation)
+        violation.hint = hint(violation, self.implementation, self.executor, self.laws, self.ledger)
         compare(violation, self.executor, self.implementation)
         if self.folder is None:
             law = next((law for law in self.laws if law.name == violation.law), None)
@@ -228,70 +225,11 @@ class Examiner:
             write(violation, self.implementation, self.folder)
         return violation
 
-    def _hint(self, violation: Violation) -> str | None:
-        """What a reader may want to know: that a known fault looks like this, or that another declaration would allow it."""
-        hints = []
-        if self.implementation.framework == "torch" and (entry := self._resembling(violation)) is not None:
-            known = f"where it calls the same kernel, builds_on={entry.implementation!r} counts it as known"
-            hints.append(f"resembles {entry.name!r} (docs/findings.md); {known}")
-        if self._allowed_in_input_arithmetic(violation):
-            hints.append('right for Implementation(..., arithmetic="input"), which declares that it computes in its input\'s dtype')
-        if (other := self._right_in_another_semantics(violation)) is not None:
-            hints.append(f"right in {other} semantics (semantics={other!r}, or --semantics {other})")
-        return "; or ".join(hints) or None
-
-    def _as_wrong(self, violation: Violation, entry: KnownFault) -> bool:
-        """Whether the entry's own implementation is as wrong on the case: what builds on a kernel may be so for a reason of its own."""
-        if entry.erratic or entry.implementation == self.implementation.name:
-            return True
-        return violation.ratio <= _AS_WRONG * self._ratio_of(entry.implementation, violation)
-
-    def _ratio_of(self, name: str, violation: Violation) -> float:
-        """Error/bound of a built-in implementation in the same law and quantity on the violation's case; at least 1."""
-        built_in = load(name, device=violation.case.device)
-        trial = Trial(executor_for(built_in), built_in, violation.case)
-        found = violations(trial, tuple(law for law in self.laws if law.name == violation.law))
-        return max((other.ratio for other in found if _key(other) == _key(violation)), default=1.0)
-
-    def _resembling(self, violation: Violation) -> KnownFault | None:
-        """The entry of another implementation that is about as wrong on the same case, or None."""
-        alike = {entry.implementation: entry for entry in reversed(resembling(violation, self.implementation, self.ledger))}
-        apart = {name: _apart(self._ratio_of(name, violation), violation.ratio) for name in alike}
-        nearest = min(alike, key=lambda name: apart[name], default=None)
-        return alike[nearest] if nearest is not None and apart[nearest] <= _AS_WRONG else None
-
-    def _right_in_another_semantics(self, violation: Violation) -> str | None:
-        case = violation.case
-        other = next(each for each in SEMANTICS if each != case.semantics)
-        if violation.quantity != "y" or violation.law == "history" or not all(array.ndim in (1, 4) for array in case.arrays.values()):
-            return None
-        judged = replace(self.implementation, semantics=other, affine_shape="channel", builds_on=())
-        trial = Trial(self.executor, judged, replace(case, semantics=other))
-        right = trial.outcome.raised is None and "y" in trial.ratios and trial.worst.get("y", np.inf) <= 1.0
-        return other if right and group_size(case.x.shape, other) > 1 else None
-
-    def _allowed_in_input_arithmetic(self, violation: Violation) -> bool:
-        if violation.law == "history" or violation.case.dtype not in ("float16", "bfloat16"):
-            return False
-        if self.implementation.arithmetic == "input" or violation.expected is None:
-            return False
-        trial = Trial(self.executor, replace(self.implementation, arithmetic="input"), violation.case)
-        return all(_key(other) != _key(violation) for other in violations(trial, self.laws))
-
 
 def _one_in(count: int, case: Case) -> bool:
     """Chosen by what the case is: by its number, every fourth would be one of the simple ones that Hypothesis puts between the others."""
     settings = f"{case.x.shape} {case.dtype} {case.eps} {case.regime} {case.requires_grad}".encode()
     return zlib.crc32(case.x.reshape(-1)[:64].tobytes(), zlib.crc32(settings)) % count == 0
-
-
-def _apart(one: float, other: float) -> float:
-    """By what factor two ratios differ; both infinite, by none."""
-    return 1.0 if one == other else max(one, other) / min(one, other)
-
-
-def _key(violation: Violation) -> tuple[str, str]:
-    return violation.law, violation.quantity
 
 
 def _unrepeated(violation: Violation) -> Violation:
