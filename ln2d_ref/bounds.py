@@ -5,6 +5,7 @@ docs/bounds.md derives the rules; `Expected` says how a result is held against t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import product
 
@@ -22,14 +23,14 @@ __all__ = ["Bounds", "expect"]
 
 Array = np.ndarray
 
-_WHOLE = 1 << 18
+_WHOLE = 1 << 16
 """Elements up to which all of x is evaluated at once."""
 
 _BLOCK = 1 << 15
 """Elements of a block of a larger one."""
 
-_COMPUTED_IN_FLOAT64 = 1.0 + 2.0**-40
-"""Covers the rounding of the bounds' own arithmetic."""
+_COMPUTED_IN_FLOAT64 = 1.0 + 2.0**-20
+"""Covers the rounding of the bounds' own arithmetic, which is good to that (`Rounding.coarse`)."""
 
 
 def expect(
@@ -48,7 +49,7 @@ def expect(
     dbias bias's. `arithmetic` is "float32" (computed in at least float32) or "input" (in x's dtype). Raises as `reference.forward`.
     """
     inputs = Inputs(x, eps, semantics, weight=weight, bias=bias, **({} if dy is None else {"dy": dy}))
-    if inputs.arrays["x"].size == 0:
+    if 0 in inputs.x_shape:
         return _empty(inputs)
     if _in_blocks(inputs):
         return _expected_in_blocks(inputs, arithmetic_of(dtype_of(x), arithmetic))
@@ -80,9 +81,9 @@ class Bounds:
                 outside = gradient_contract(x, s, dy, weight, axes, self.arithmetic, outside)
                 expected["dx"] = self.rounded("x", formulas.input_gradient(s, dy, weight, axes), rules["dx"], outside)
                 if weight is not None:
-                    self.sums["weight"] = formulas.weight_gradient(s, dy, inputs.affine("weight")), bool(np.any(outside))
+                    self.sums["weight"] = formulas.weight_gradient(s, dy, inputs.affine("weight")), _somewhere(outside)
                 if bias is not None:
-                    self.sums["bias"] = formulas.bias_gradient(dy, inputs.affine("bias")), sum_contract(dy, self.arithmetic)
+                    self.sums["bias"] = formulas.bias_gradient(dy, inputs.affine("bias")), sum_contract(dy.size, self.arithmetic)
                 if not self.rounding.terms:
                     expected |= {f"d{name}": self.rounded(name, sum_, rules[f"d{name}"], free) for name, (sum_, free) in self.sums.items()}
         if inputs.single:
@@ -91,7 +92,7 @@ class Bounds:
 
     def optional(self, name: str) -> Bounded | None:
         """An argument as a bounded number, or None where it is absent."""
-        return self.bounded(name) if name in self.inputs.arrays else None
+        return self.bounded(name) if name in self.inputs.given else None
 
     def bounded(self, name: str) -> Bounded:
         """An argument as a bounded number."""
@@ -99,25 +100,25 @@ class Bounds:
         flushable = self.inputs.dtypes[name] is not DTYPES["float16"] or self.arithmetic is DTYPES["float16"]
         return Bounded.given(DoubleDouble(values) if self.inputs.wide else values, self.rounding, flushable=flushable)
 
-    def rounded(self, like: str, number: Bounded, rule: Array | None, outside: Array | bool, addends: Array | float = 0.0) -> Expected:
+    def rounded(self, like: str, number: Bounded, rule: Array | None, outside: Array | bool, addends: Array | None = None) -> Expected:
         """Expectation of a number rounded into the result's dtype, in the shape of the argument that it is like.
 
         `addends` are the magnitudes of parts that may each have been rounded into that dtype before they were added.
         """
         result = self.inputs.dtypes[like]
+        flushed = result.name != "float16" or self.arithmetic is result
         error = number.error * _COMPUTED_IN_FLOAT64
-        error += result.smallest_subnormal
+        error += result.smallest_subnormal + (self.rounding.flush if flushed else 0.0)
         if result is not self.arithmetic:
-            error += result.roundoff * (number.reach + addends)
-        if result.name != "float16" or self.arithmetic is result:
-            error += self.rounding.flush
-        error[np.isnan(error)] = np.inf
+            error += result.roundoff * (number.reach if addends is None else number.reach + addends)
+        if np.isnan(error.max(initial=0.0)):
+            error[np.isnan(error)] = np.inf
         low: Array | float
         if isinstance(number.value, DoubleDouble):
             value, low = number.value.hi, self._shaped(like, number.value.lo)  # exact to double-double
         else:
             value, low = number.value, 0.0
-        if np.any(outside):
+        if _somewhere(outside):
             base = np.zeros(value.shape, np.uint8) if rule is None else rule
             rule = np.where(outside & (base == BOUNDED), FREE, base)
         rule = None if rule is None else self._shaped(like, rule)
@@ -125,7 +126,7 @@ class Bounds:
 
     def _shaped(self, like: str, array: Array) -> Array:
         shape = self.inputs.shapes[like]
-        return array.reshape(shape) if array.size == np.prod(shape) else np.broadcast_to(array, shape).copy()
+        return array.reshape(shape) if array.size == math.prod(shape) else np.broadcast_to(array, shape).copy()
 
     def _single(self, name: str, general: Expected) -> Expected:
         """One-element groups: y = bias exactly and dx = dweight = 0 exactly, for finite arguments; only a flushed bias may differ."""
@@ -137,9 +138,13 @@ class Bounds:
         return Expected(value, 0.0, bound, general.dtype, rule)
 
 
+def _somewhere(outside: Array | bool) -> bool:
+    return outside is not False and bool(np.any(outside))
+
+
 def _in_blocks(inputs: Inputs) -> bool:
     """Whether to evaluate some pixels at a time: a large input of channel semantics, all finite, computed in float64."""
-    large = inputs.arrays["x"].size > _WHOLE and inputs.axes == (1,)
+    large = inputs.given["x"].size > _WHOLE and inputs.axes == (1,)
     return large and not (inputs.nonfinite or inputs.wide or inputs.single)
 
 
@@ -151,7 +156,7 @@ def _expected_in_blocks(inputs: Inputs, arithmetic: DType) -> dict[str, Expected
     A block's sums carry the relative error of the whole sum, so that they add up to it.
     """
     n, c, h, w = inputs.x_shape
-    quantities = ("y", "dx") if "dy" in inputs.arrays else ("y",)
+    quantities = ("y", "dx") if "dy" in inputs.given else ("y",)
     values, errors = ({name: np.empty((n, c, 1, h * w)) for name in quantities} for _ in range(2))
     rules: dict[str, Array] = {}
     sums: dict[str, tuple[Bounded, bool]] = {}
@@ -174,7 +179,7 @@ def _expected_in_blocks(inputs: Inputs, arithmetic: DType) -> dict[str, Expected
     }
     whole = Bounds(inputs, arithmetic)
     if "bias" in sums:
-        sums["bias"] = sums["bias"][0], sum_contract(whole.bounded("dy"), arithmetic)
+        sums["bias"] = sums["bias"][0], sum_contract(np.abs(inputs.given["dy"]), arithmetic)
     return expected | {f"d{name}": whole.rounded(name, total, None, free) for name, (total, free) in sums.items()}
 
 

@@ -33,7 +33,8 @@ def _largest(array: Array, axes: tuple[int, ...]) -> Array:
 
 def _least(array: Array) -> float:
     """The smallest of 1 and the nonzero magnitudes."""
-    return float(array.min(initial=1.0, where=array > 0))
+    least = float(array.min(initial=1.0))
+    return least if least > 0 else float(array.min(initial=1.0, where=array > 0))
 
 
 def _count(x: Bounded, axes: tuple[int, ...]) -> int:
@@ -105,6 +106,6 @@ def derivative_contract(
     return outside | ~inside
 
 
-def sum_contract(dy: Bounded, arithmetic: DType) -> bool:
-    """Whether a sum over all of dy could leave the range: M·max|dy| > L."""
-    return dy.size.size * float(dy.size.max(initial=0.0)) > arithmetic.largest / _MARGIN
+def sum_contract(dy_size: Array, arithmetic: DType) -> bool:
+    """Whether a sum over all of dy, of these magnitudes, could leave the range: M·max|dy| > L."""
+    return dy_size.size * float(dy_size.max(initial=0.0)) > arithmetic.largest / _MARGIN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,23 +41,25 @@ class Inputs:
         self.single = group_size(self.x_shape, semantics) == 1
         self.eps = float(eps)
         self.wide = any(array.dtype == np.float64 for array in given.values()) or 0 < self.eps < _SMALLEST_PLAIN_EPS
-        self.arrays: dict[str, Array] = {}
+        self.given = {name: on_axes(array) if name in parameters else array for name, array in given.items()}
         self.nonfinite: dict[str, Array] = {}
-        for name, array in given.items():
-            values = array.astype(np.float64)
-            if name in parameters:
-                values = on_axes(values)
-            finite = np.isfinite(values)
+        for name, array in self.given.items():
+            finite = np.isfinite(array)
             if not finite.all():
                 self.nonfinite[name] = ~finite
-            self.arrays[name] = values
+
+    @cached_property
+    def arrays(self) -> dict[str, Array]:
+        """Float64 values, on the axes of x and laid out anew."""
+        return {name: array.astype(np.float64, order="C") for name, array in self.given.items()}
 
     def part(self, place: tuple[slice, ...]) -> Inputs:
         """Some samples and pixels of inputs that are all finite, with H and W laid together: a place in an (N, C, 1, H·W) array."""
         part = copy(self)
         n, c, h, w = self.x_shape
-        part.arrays = {name: array if name in _PARAMETERS else array.reshape(n, c, 1, h * w)[place] for name, array in self.arrays.items()}
-        part.x_shape = part.arrays["x"].shape
+        part.__dict__.pop("arrays", None)
+        part.given = {name: array if name in _PARAMETERS else array.reshape(n, c, 1, h * w)[place] for name, array in self.given.items()}
+        part.x_shape = part.given["x"].shape
         part.shapes = {name: shape if name in _PARAMETERS else part.x_shape for name, shape in self.shapes.items()}
         return part
 
@@ -67,7 +70,7 @@ class Inputs:
 
     def number(self, name: str) -> Any:
         """The argument as a number of the reference's kind, or None where absent."""
-        if name not in self.arrays:
+        if name not in self.given:
             return None
         return Wide(self.clean(name)) if self.wide else self.clean(name)
 

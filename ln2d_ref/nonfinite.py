@@ -41,10 +41,14 @@ def gradient_rules(inputs: Inputs) -> dict[str, Array | None]:
         rule[np.broadcast_to(inputs.bad_group("x"), inputs.x_shape)] = NAN
         rules["dx"] = rule
     for name, argument, terms in (
-        ("dweight", "weight", np.logical_or(inputs.bad("dy"), inputs.bad_group("x"))),
+        ("dweight", "weight", _either(inputs.bad("dy"), inputs.bad_group("x"))),
         ("dbias", "bias", inputs.bad("dy")),
     ):
-        if argument in inputs.arrays and np.any(terms):
+        if argument in inputs.given and terms is not False:
             everywhere = np.broadcast_to(terms, inputs.x_shape).any(axis=inputs.affine(argument), keepdims=True)
             rules[name] = np.where(everywhere, NONFINITE, BOUNDED)
     return rules
+
+
+def _either(one: Array | bool, other: Array | bool) -> Array | bool:
+    return other if one is False else one if other is False else one | other

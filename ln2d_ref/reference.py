@@ -46,7 +46,7 @@ def forward(x: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5, 
     not fit.
     """
     inputs = Inputs(x, eps, semantics, weight=weight, bias=bias)
-    if inputs.arrays["x"].size == 0:
+    if 0 in inputs.x_shape:
         return np.zeros(inputs.x_shape)
     with np.errstate(all="ignore"):
         s = formulas.statistics(inputs.number("x"), inputs.eps, inputs.axes)
@@ -63,7 +63,7 @@ def vjp(dy: Any, x: Any, weight: Any = None, bias: Any = None, *, eps: float = 1
     dy has the shape of x.
     """
     inputs = Inputs(x, eps, semantics, dy=dy, weight=weight, bias=bias)
-    if inputs.arrays["x"].size == 0:
+    if 0 in inputs.x_shape:
         return Gradients(np.zeros(inputs.x_shape), *(_zeros(inputs, name) for name in ("weight", "bias")))
     with np.errstate(all="ignore"):
         number, rules = inputs.number, gradient_rules(inputs)
@@ -99,7 +99,7 @@ def jvp(
             raise ValueError(f"{name} is given, but {name[1:]} is None")
     inputs = Inputs(x, eps, semantics, tx=tx, weight=weight, bias=bias, tweight=tweight, tbias=tbias)
     _all_finite(inputs)
-    if inputs.arrays["x"].size == 0:
+    if 0 in inputs.x_shape:
         return np.zeros(inputs.x_shape)
     number = inputs.number
     with np.errstate(all="ignore"):
@@ -129,7 +129,7 @@ def double_vjp(
             raise ValueError(f"{name} is given, but {name[1:]} is None")
     inputs = Inputs(x, eps, semantics, cx=cx, cweight=cweight, cbias=cbias, dy=dy, weight=weight, bias=bias)
     _all_finite(inputs)
-    if inputs.arrays["x"].size == 0:
+    if 0 in inputs.x_shape:
         return SecondOrder(np.zeros(inputs.x_shape), np.zeros(inputs.x_shape), _zeros(inputs, "weight"))
     number = inputs.number
     with np.errstate(all="ignore"):

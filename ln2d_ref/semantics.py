@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -29,7 +30,7 @@ def group_axes(semantics: str) -> tuple[int, ...]:
 
 def group_size(shape: tuple[int, ...], semantics: str) -> int:
     """Number n of values normalised together: C, or C·H·W."""
-    return int(np.prod([shape[axis] for axis in group_axes(semantics)], dtype=np.int64))
+    return math.prod(shape[axis] for axis in group_axes(semantics))
 
 
 def on_axes(parameter: np.ndarray) -> np.ndarray:

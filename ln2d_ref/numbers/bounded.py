@@ -27,6 +27,9 @@ _BLOCKED = 8.0
 _WELFORD = 2.0
 """A running mean and the deviations from it are both off, each by at most Chan, Golub & LeVeque's (1983) n·u·rms."""
 
+_COARSE = 2.0**-26
+"""A product's error is at least u|product|, and its reach in float64 is good to some 2⁻⁵³ of it."""
+
 
 def chain_length(count: int) -> float:
     """h(n): additions that one term of an honest sum of n terms goes through."""
@@ -52,6 +55,11 @@ class Rounding:
         """Rounding of an arithmetic dtype."""
         return cls(dtype.roundoff, dtype.smallest_normal, dtype.smallest_subnormal, terms)
 
+    @property
+    def coarse(self) -> bool:
+        """Whether float64 tells |value| + error from |value| well enough to give the error back: to 2⁻²⁰ of it."""
+        return self.unit >= _COARSE
+
     def sum(self, count: int) -> float:
         """s(n) = u(h(n) + 2), relative to the sum of magnitudes; 0 for one term, which nothing is added to."""
         return self.unit * (chain_length(count) + 2.0) if count > 1 else 0.0
@@ -62,24 +70,29 @@ class Rounding:
 
 
 class Bounded:
-    """value ± error in an arithmetic; value is a float64 array or a DoubleDouble, error a float64 array (or 0.0)."""
+    """value ± error in an arithmetic; value is a float64 array or a DoubleDouble, error a float64 array (or 0.0).
 
-    __slots__ = ("_reach", "_size", "error", "rounding", "value")
+    What an operation needs most often is `reach`, |value| + error; a product in a coarse arithmetic gives that, and not the error.
+    """
+
+    __slots__ = ("_error", "_reach", "_size", "rounding", "value")
     __array_ufunc__ = None
 
-    def __init__(self, value: Any, error: Any, rounding: Rounding, size: np.ndarray | None = None) -> None:
+    def __init__(self, value: Any, error: Any, rounding: Rounding, size: np.ndarray | None = None, reach: np.ndarray | None = None) -> None:
         self.value = value
-        self.error = error
         self.rounding = rounding
+        self._error = error
         self._size = size
-        self._reach: np.ndarray | None = None
+        self._reach = reach
 
     @classmethod
     def given(cls, value: Any, rounding: Rounding, *, flushable: bool) -> Bounded:
         """An input: exact, but for subnormals of the arithmetic where flushing them is allowed."""
         size = magnitude(value)
-        small = (size < rounding.flush) & (size > 0) if flushable else None
-        error = np.where(small, size, 0.0) if small is not None and small.any() else 0.0
+        error: Any = 0.0
+        if flushable and size.min(initial=rounding.flush) < rounding.flush:
+            small = (size < rounding.flush) & (size > 0)
+            error = np.where(small, size, 0.0) if small.any() else 0.0
         return cls(value, error, rounding, size)
 
     @property
@@ -96,10 +109,17 @@ class Bounded:
         return self._size
 
     @property
+    def error(self) -> Any:
+        """The largest distance of an honest value from this one."""
+        if self._error is None:
+            self._error = self.reach - self.size
+        return self._error
+
+    @property
     def reach(self) -> np.ndarray:
         """|value| + error, the largest magnitude that an honest value has."""
         if self._reach is None:
-            self._reach = self.size + self.error
+            self._reach = self.size if isinstance(self.error, float) and self.error == 0.0 else self.size + self.error
         return self._reach
 
     def __add__(self, other: Bounded) -> Bounded:
@@ -111,9 +131,14 @@ class Bounded:
     def _sum(self, value: Any, other: Bounded) -> Bounded:
         # u(|a| + |b|) and not u|a ± b|: a factor of the sum may have been distributed over it, and then each addend is rounded.
         error = self.reach + other.reach
-        error *= self.rounding.unit
-        error += self.error
-        error += other.error
+        if self.rounding.coarse:
+            error *= 1.0 + self.rounding.unit
+            error -= self.size
+            error -= other.size
+        else:
+            error *= self.rounding.unit
+            error += self.error
+            error += other.error
         return Bounded(value, error, self.rounding)
 
     def __neg__(self) -> Bounded:
@@ -122,8 +147,15 @@ class Bounded:
     def __mul__(self, other: Bounded | float) -> Bounded:
         if isinstance(other, float):  # a power of two, or 0: exact
             return Bounded(self.value * other, self.error * abs(other), self.rounding)
-        cross = self.size * other.error + other.reach * self.error
         value = self.value * other.value
+        if self.rounding.coarse:
+            larger, smaller = self.reach, other.reach
+            if larger.size < smaller.size:
+                larger, smaller = smaller, larger
+            reach = larger * (smaller * (1.0 + self.rounding.unit))
+            reach += self.rounding.flush
+            return Bounded(value, None, self.rounding, reach=reach)
+        cross = self.size * other.error + other.reach * self.error
         size = magnitude(value)
         error = size + cross
         error *= self.rounding.unit
@@ -141,17 +173,21 @@ class Bounded:
     def _count(self, axis: tuple[int, ...]) -> int:
         return math.prod(self.value.shape[k] for k in axis)
 
-    def _propagated(self, axis: tuple[int, ...], keepdims: bool, relative: float, reduce: str) -> np.ndarray:
-        error = getattr(self.reach, reduce)(axis=axis, keepdims=keepdims) * relative
-        if np.ndim(self.error):
-            error += getattr(self.error, reduce)(axis=axis, keepdims=keepdims)
-        elif self.error:
+    def _propagated(self, axis: tuple[int, ...], keepdims: bool, relative: float) -> np.ndarray:
+        """Error of a sum over the axes, of which each addition charges so much of what is added."""
+        reach = self.reach.sum(axis=axis, keepdims=keepdims)
+        error = reach * relative
+        if self._error is None:
+            error += reach - self.size.sum(axis=axis, keepdims=keepdims)
+        elif np.ndim(self._error):
+            error += self._error.sum(axis=axis, keepdims=keepdims)
+        elif self._error:
             raise ValueError("an error that is not 0 must be an array")
         return np.asarray(error)
 
     def sum(self, axis: tuple[int, ...], keepdims: bool = True) -> Bounded:
         """Sum over the axes, in any order without a chain longer than h(n)."""
-        error = self._propagated(axis, keepdims, self.rounding.sum(self.rounding.terms or self._count(axis)), "sum")
+        error = self._propagated(axis, keepdims, self.rounding.sum(self.rounding.terms or self._count(axis)))
         return Bounded(self.value.sum(axis=axis, keepdims=keepdims), error, self.rounding)
 
     def joined(self, other: Bounded) -> Bounded:
@@ -160,7 +196,9 @@ class Bounded:
 
     def mean(self, axis: tuple[int, ...], keepdims: bool = True) -> Bounded:
         """Mean over the axes: of a sum, or a running or merged mean."""
-        error = self._propagated(axis, keepdims, self.rounding.mean(self._count(axis)), "mean")
+        count = self._count(axis)
+        error = self._propagated(axis, keepdims, self.rounding.mean(count))
+        error /= count
         return Bounded(self.value.mean(axis=axis, keepdims=keepdims), error, self.rounding)
 
     def mean_square(self, mean: Bounded, axis: tuple[int, ...]) -> Bounded:

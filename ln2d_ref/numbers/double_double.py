@@ -7,6 +7,7 @@ x86 and is plain float64 on other platforms.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def _product_error(a: Array, b: Array, product: Array) -> Array:
 def two_product(a: Array, b: Array) -> tuple[Array, Array]:
     """fl(a·b) and its exact error, where neither overflows nor underflows (Dekker, Veltkamp)."""
     product = a * b
-    if max(np.max(np.abs(a), initial=0.0), np.max(np.abs(b), initial=0.0)) <= _SPLIT_LIMIT:
+    if max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0)) <= _SPLIT_LIMIT:
         return product, _product_error(a, b, product)
     a_scale = np.where(np.abs(a) > _SPLIT_LIMIT, _SPLIT_SCALE, 1.0)
     b_scale = np.where(np.abs(b) > _SPLIT_LIMIT, _SPLIT_SCALE, 1.0)
@@ -130,7 +131,7 @@ class DoubleDouble:
 
     def mean(self, axis: tuple[int, ...], keepdims: bool = True) -> DoubleDouble:
         """Mean over the axes."""
-        count = int(np.prod([self.hi.shape[k] for k in axis], dtype=np.int64))
+        count = math.prod(self.hi.shape[k] for k in axis)
         return self.sum(axis, keepdims) / float(count)
 
     def rsqrt(self, eps: Any) -> DoubleDouble:

@@ -7,6 +7,7 @@ case distinction in any formula.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ class Wide:
 
     def mean(self, axis: tuple[int, ...], keepdims: bool = True) -> Wide:
         """Mean over the axes."""
-        count = int(np.prod([self.exponent.shape[k] for k in axis], dtype=np.int64))
+        count = math.prod(self.exponent.shape[k] for k in axis)
         total = self.sum(axis, keepdims)
         return Wide(total.significand / float(count), total.exponent)
 

@@ -421,6 +421,35 @@ def test_bounded_operation_contains_every_perturbed_one(seed: int, offset: float
 
 
 @quick(max_examples=80)
+@given(seeds, st.sampled_from([0.0, 3.0, 1e6]), st.sampled_from([2.0**-8, 2.0**-24, 2.0**-26]))
+def test_bounded_errors_are_what_the_rules_say(seed: int, offset: float, unit: float) -> None:
+    """To 2⁻²⁰, also where an error is given back by |value| + error - |value|; the rules in extended precision."""
+    rng, rounding = np.random.default_rng(seed), Rounding(unit, 1e-30, 1e-36)
+    extended = np.longdouble if np.finfo(np.longdouble).nmant > 60 else pytest.skip("longdouble is float64 here")
+    a, b, c = (Bounded(offset + rng.standard_normal(16), unit * rng.random(16), rounding) for _ in range(3))
+    (va, ea), (vb, eb), (vc, ec) = ((number.value.astype(extended), number.error.astype(extended)) for number in (a, b, c))
+
+    def product(va: Array, ea: Array, vb: Array, eb: Array) -> Array:
+        cross = abs(va) * eb + (abs(vb) + eb) * ea
+        return cross + unit * (abs(va * vb) + cross) + rounding.flush
+
+    def total(va: Array, ea: Array, vb: Array, eb: Array) -> Array:
+        return ea + eb + unit * (abs(va) + ea + abs(vb) + eb)
+
+    def agree(number: Bounded, error: Array) -> bool:
+        return bool((abs(number.error - error) <= 2.0**-20 * error).all())
+
+    eab, ebc = product(va, ea, vb, eb), product(vb, eb, vc, ec)
+    assert agree(a * b, eab)
+    assert agree(a + b, total(va, ea, vb, eb))
+    assert agree(a * b - b * c, total(va * vb, eab, vb * vc, ebc))
+    assert agree((a * b) * c, product(va * vb, eab, vc, ec))
+    summed = rounding.sum(16) * (abs(va * vb) + eab).sum() + eab.sum()
+    assert agree((a * b).sum(**rows), summed)
+    assert agree((a * b).mean(**rows), summed / 16 + (rounding.mean(16) - rounding.sum(16)) * (abs(va * vb) + eab).sum() / 16)
+
+
+@quick(max_examples=80)
 @given(seeds, st.integers(1, 70), st.sampled_from([0.0, 1.0, -1000.0]))
 def test_bounded_sum_and_mean_contain_every_order(seed: int, count: int, offset: float) -> None:
     """In a chain, by halving and running; the quotient as a product with a rounded 1/n, too."""
