@@ -25,6 +25,9 @@ __all__ = ["Examiner", "Report", "Unrepeatable"]
 
 _EVERY = 4
 
+_PLAIN = 3.0
+"""Times the bound that a smaller case must be wrong by too, where the first one was: 1.1 times leaves a reader in doubt."""
+
 
 class Unrepeatable(BaseException):
     """Carries a violation that did not come back past Hypothesis, which would call it flaky, to the caller."""
@@ -78,6 +81,7 @@ class Examiner:
     cases: int = 0
     met: bool = False
     found: Violation | None = None
+    least: float = 0.0
     worst: dict[tuple[str, str], float] = field(default_factory=dict)
     known: Counter[str] = field(default_factory=Counter)
     observations: Counter[str] = field(default_factory=Counter)
@@ -165,7 +169,7 @@ class Examiner:
             entry = explaining(violation, self.implementation, self.laws, self.ledger)
             if entry is not None:
                 self.known[entry.name] += 1
-            elif self.found is None or key(violation) == key(self.found):
+            elif self.found is None or (key(violation) == key(self.found) and violation.ratio >= self.least):
                 new = violation
                 break
         if new is None:
@@ -201,6 +205,7 @@ class Examiner:
 
     def _record(self, violation: Violation) -> None:
         if self.found is None:
+            self.least = _PLAIN if violation.ratio >= _PLAIN else 0.0
             violation = self._smallest(violation)
         elif violation.case.x.size > self.found.case.x.size:
             return
@@ -211,7 +216,8 @@ class Examiner:
         case = None if self.folder is None else written_case(self.folder, violation)
         if case is None or case.device != violation.case.device or case.x.size > violation.case.x.size:
             return violation
-        return self._shown(case, violation, self.laws) or violation
+        shown = self._shown(case, violation, self.laws)
+        return violation if shown is None or shown.ratio < self.least else shown
 
     def _kept(self, violation: Violation) -> Violation:
         violation.cases = self.cases

@@ -13,6 +13,7 @@ from ln2d_ref.implementations.honest import honest
 from ln2d_ref.laws import select
 from ln2d_ref.mutants import mutants
 from strategies import find_violation, judge
+from strategies.search import search
 
 CAUGHT = {
     "variance/one_pass": "value",
@@ -123,6 +124,17 @@ def test_a_wrong_call_is_not_put_down_to_layout(seed):
 def test_honest_implementation_passes(semantics, name):
     """No false alarm."""
     assert find_violation(honest(semantics)[name], max_examples=60, seed=1) is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["variance/one_pass", "eps/fixed", "gradients/dx_mean_off"])
+def test_a_smaller_case_leaves_no_doubt_where_the_first_left_none(name, seed):
+    """Else shrinking ends at what is barely outside: small values, and 1.1 times the bound."""
+    laws = select(("value", "gradients"))
+    first = search(_MUTANTS[name], laws, 2000, seed, shrink=False).violation
+    shrunk = search(_MUTANTS[name], laws, 2000, seed).violation
+    assert shrunk.case.x.size <= first.case.x.size
+    assert shrunk.ratio >= 3.0 or first.ratio < 3.0
 
 
 def test_a_violation_is_a_case_that_can_be_checked_again():
