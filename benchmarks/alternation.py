@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from .ratios import Comparison, compare
+from .ratios import LEAST_PAIRS, Comparison, compare
 
-__all__ = ["Alternation", "Clock", "now", "on_cpu", "on_cuda"]
+__all__ = ["Alternation", "Clock", "affordable", "now", "on_cpu", "on_cuda"]
 
 Timed = Callable[[], float]
 """Runs something, and returns how many seconds one run of it took."""
@@ -88,6 +88,17 @@ class Alternation:
     def median(self, name: str) -> float:
         """Median time of one of the calls, in seconds."""
         return float(np.median(self.times[name]))
+
+
+def affordable(alternation: Alternation, seconds: float) -> tuple[int, int]:
+    """Rounds that end in so many seconds, at most as many as a comparison needs, and how often it may go on by as many.
+
+    One round is spent on the answer.
+    """
+    start = time.perf_counter()
+    alternation.round()
+    possible = int(seconds / (time.perf_counter() - start))
+    return max(1, min(LEAST_PAIRS, possible)), int(possible >= 2 * LEAST_PAIRS)
 
 
 def on_cpu(call: Callable[[], Any]) -> Timed:

@@ -20,6 +20,8 @@ from .report import REPORT, Report
 from .settings import settings
 
 _NOT_TIMED = {"torch/unpermuted": "it raises with an affine"}
+_EMULATED = ("triton/", "cuda/")
+"""Interpreted or emulated on a CPU, where their time says nothing."""
 _HERE = Path(__file__).parent
 _TIMED: pytest.StashKey[tuple[Implementation, ...]] = pytest.StashKey()
 _AGAINST: pytest.StashKey[Implementation | None] = pytest.StashKey()
@@ -62,6 +64,8 @@ def percentage(text: str) -> float:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Read the baseline and load what is timed, so that a wrong option is told before anything is run."""
+    if config.getoption("numprocesses", None) and not config.getoption("--benchmark-disable"):
+        raise pytest.UsageError("-n (pytest-xdist) is given, but what is timed needs the machine for itself: leave it out")
     try:
         known = baseline.read(config.getoption("--baseline"))
         option = config.getoption
@@ -83,7 +87,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     found = []
     for implementation in metafunc.config.stash[_TIMED]:
         builtin = implementation.name in REGISTERED
-        devices = tuple(name for name in names if builtin or name in implementation.devices)
+        emulated = implementation.name.startswith(_EMULATED)
+        devices = tuple(name for name in names if (builtin or name in implementation.devices) and not (emulated and name == "cpu"))
         for setting in settings(implementation.semantics, quick=option("--quick"), devices=devices):
             found.append(pytest.param(implementation, setting, id=f"{implementation.name}-{setting}"))
     metafunc.parametrize(("implementation", "setting"), found)

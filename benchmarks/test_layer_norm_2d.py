@@ -8,12 +8,15 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from ln2d_ref import Implementation
 
-from .alternation import Alternation, Clock
+from .alternation import Alternation, Clock, affordable
 from .judging import judged
 from .ratios import LEAST_PAIRS, LONGEST_WAIT
 from .report import Report, regression
 from .settings import Setting
-from .workloads import arguments, copying, workload
+from .workloads import contenders
+
+_QUICK_SECONDS = 8.0
+"""Seconds that `--quick` gives one comparison: 18 of an implementation of `channel` take less than three minutes."""
 
 
 def test_time(
@@ -32,22 +35,22 @@ def test_time(
     for each in (implementation, yardstick):
         if setting.dtype not in each.dtypes:
             pytest.skip(f"{each.name} is declared for {', '.join(each.dtypes)}")
-    sets = arguments(setting)
-    work, other = (workload(each, setting, sets) for each in (implementation, yardstick))
-    calls = {"implementation": work.timed, "yardstick": other.timed, "control": other.timed, "copy": copying(setting, sets)}
+    work, calls = contenders(implementation, yardstick, setting)
     alternation = Alternation(calls, seed=0)
     clock: Clock = request.node.get_closest_marker("benchmark").kwargs["timer"]
+    rounds, continued = LEAST_PAIRS, 9
+    if request.config.getoption("--quick"):
+        rounds, continued = affordable(alternation, _QUICK_SECONDS)
 
     def a_round() -> None:
         alternation.round()
         clock.now += alternation.times["implementation"][-1]
 
-    benchmark.pedantic(a_round, rounds=LEAST_PAIRS)
+    benchmark.pedantic(a_round, rounds=rounds)
     verdict = judged(work, setting)
     if not benchmark.enabled:  # --benchmark-disable runs one round, which says nothing of time
         return
-    comparison = alternation.comparison(LEAST_PAIRS, continued=1 if request.config.getoption("--quick") else 9)
-
+    comparison = alternation.comparison(rounds, continued=continued)
     rate = setting.floor / alternation.median("implementation") / 1e9
     copy_rate = 2 * setting.size / alternation.median("copy") / 1e9
     ratio = comparison.ratio

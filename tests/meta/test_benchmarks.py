@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,11 +14,11 @@ import pytest
 import torch
 
 from benchmarks import alternation, baseline, kernels, planted, plot, workloads
-from benchmarks.alternation import Alternation, Clock, on_cpu
+from benchmarks.alternation import Alternation, Clock, affordable, on_cpu
 from benchmarks.ratios import Comparison, Ratio, compare, ratio_of
 from benchmarks.report import regression
 from benchmarks.settings import QUICK, SHAPES, Setting, settings
-from ln2d_ref import load
+from ln2d_ref import Implementation, load
 
 ROOT = Path(__file__).parents[2]
 
@@ -166,6 +167,47 @@ def test_what_is_not_clear_goes_on():
     assert rounds.comparison(10, continued=3).ratio.pairs == 40
 
 
+@pytest.mark.parametrize(("each", "rounds", "continued"), [(0.5, 16, 0), (0.1, 80, 0), (0.06, 100, 0), (0.03, 100, 1), (60.0, 1, 0)])
+def test_quick_is_done_in_time_whatever_is_timed(each, rounds, continued, monkeypatch):
+    """A kernel in an interpreter took minutes; fewer pairs than a ratio needs are told as such."""
+    passed = [0.0]
+    monkeypatch.setattr(alternation.time, "perf_counter", lambda: passed[0])
+
+    def slow() -> float:
+        passed[0] += each
+        return each
+
+    assert affordable(Alternation({"implementation": slow}, seed=0), 8.0) == (rounds, continued)
+
+
+def test_what_is_emulated_on_a_cpu_is_not_timed_there():
+    """Nor need it be there: the suite's own cost is asked of what runs as it is."""
+    code, output = run("--quick", "--collect-only", "-q")
+    assert code == 0, output
+    assert "test_time[triton/fused-odd-b1-float32-contiguous-forward-cuda]" in output
+    assert "test_time[torch/permute-odd-b1-float32-contiguous-forward-cpu]" in output
+    assert not [line for line in output.splitlines() if "test_time[" in line and ("triton" in line or "cuda/" in line) and "-cpu]" in line]
+
+
+def test_the_control_has_memory_of_its_own():
+    """As the implementation has: what two calls of a round share is in a cache for the second."""
+    weights: list[int] = []
+    permute = load("torch/permute").fn
+
+    def fn(x, weight, bias, eps):
+        weights.append(weight.data_ptr())
+        return permute(x, weight[:, 0, 0], bias[:, 0, 0], eps)
+
+    spied = Implementation(fn, semantics="sample", affine_shape="element")
+    setting = Setting("sample_odd", 2, "float32", "contiguous", "forward")
+    work, timed = workloads.contenders(spied, spied, setting)
+    del weights[:]
+    for name in ("implementation", "yardstick", "control"):
+        timed[name]()
+    assert len(set(weights)) == 3
+    assert work.results["y"].shape == setting.shape
+
+
 def test_a_disturbed_round_is_done_again_whole(monkeypatch):
     """In the same order; a time of the disturbed one is not kept, whichever call it was that was hit."""
     slices = iter([0, 1, 1, 1])
@@ -216,8 +258,9 @@ def test_floor_is_what_must_be_moved():
 
 
 def run(*arguments: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "pytest", "benchmarks/test_layer_norm_2d.py", "-p", "no:cacheprovider", "-q", *arguments]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    command = [sys.executable, "-m", "pytest", "benchmarks/test_layer_norm_2d.py", "-p", "no:cacheprovider", *arguments]
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # no worker of pytest-xdist
+    result = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True, timeout=120, check=False)
     return result.returncode, result.stdout + result.stderr
 
 
@@ -243,6 +286,7 @@ def test_wrong_options_get_one_clear_line(tmp_path):
         (("--implementation", "nobody"), "implementation is 'nobody', but must be one of torch/permute"),
         (("--baseline", str(path)), "is not a baseline: its format"),
         (("--regress", "-3"), "invalid percentage value: '-3'"),
+        (("-n", "2"), "-n (pytest-xdist) is given"),
     ):
         code, output = run("--quick", *arguments)
         assert code == 4, output
