@@ -111,18 +111,18 @@ def _cases(draw: st.DrawFn, scope: _Scope) -> Case:
     """In three draws, four where something is strided: settings, layouts, values."""
     laid_out: dict[str, Layout] = {}
     if scope.within:
-        setting = draw(digits(_WITHIN_DIGITS))
+        setting = digits(draw, _WITHIN_DIGITS)
         plan, laid_out = _plan_within(setting, scope)
     else:
-        setting = draw(digits(_SETTING_DIGITS))
+        setting = digits(draw, _SETTING_DIGITS)
         plan = _plan(setting, scope)
         if (setting.chance(2) or not scope.allow_contiguous) and scope.allow_strided:
-            laid_out = _layouts(draw(digits(_LAYOUTS_DIGITS)), plan)
+            laid_out = _layouts(digits(draw, _LAYOUTS_DIGITS), plan)
     one_by_one = setting.integer(0, 2) == 0 and 0 < math.prod(plan.shape) <= _SMALL and scope.regimes != ("nonfinite",)
     if one_by_one:
-        regime, arrays = small_arrays(draw(digits(small_digits(plan))), plan)
+        regime, arrays = small_arrays(digits(draw, small_digits(plan)), plan)
     else:
-        regime, arrays = bulk_arrays(draw(digits(BULK_DIGITS)), plan, scope.regimes)
+        regime, arrays = bulk_arrays(digits(draw, BULK_DIGITS), plan, scope.regimes)
     for name, layout in laid_out.items():
         if layout.expanded and name in arrays:
             arrays[name] = _constant_along(arrays[name], layout.expanded)

@@ -72,14 +72,19 @@ class Draws:
 
 
 @lru_cache(maxsize=512)
-def digits(count: int) -> st.SearchStrategy[Draws]:
-    """Draws from so many digits; kept, since Hypothesis examines each new strategy at length."""
-    return st.text(_LETTERS, min_size=count, max_size=count).map(Draws)
+def _letters(count: int) -> st.SearchStrategy[str]:
+    """Kept, since Hypothesis examines each new strategy at length."""
+    return st.text(_LETTERS, min_size=count, max_size=count)
+
+
+def digits(draw: st.DrawFn, count: int) -> Draws:
+    """So many digits, in one draw: what is made of them is no draw of its own to Hypothesis, which would cost as much again."""
+    return Draws(draw(_letters(count)))
 
 
 def drawn(count: int, make: Callable[[Draws], T]) -> st.SearchStrategy[T]:
     """What is made with so many digits."""
-    return digits(count).map(make)
+    return _letters(count).map(lambda letters: make(Draws(letters)))
 
 
 def unrepeating(strategy: st.SearchStrategy[T]) -> st.SearchStrategy[T]:

@@ -24,7 +24,7 @@ from ln2d_ref.implementations.implementation import AFFINE_COMBINATIONS
 from ln2d_ref.layout import Layout, place
 from ln2d_ref.semantics import SEMANTICS, group_axes, group_size, on_axes
 from strategies import FINITE_REGIMES, REGIMES, SHAPE_KINDS, cases, epsilons, layouts, shapes
-from strategies.draws import Draws, digits
+from strategies.draws import Draws
 from strategies.draws import drawn as made
 from strategies.parameters import BIASES, GRADIENTS, WEIGHTS, cancelling_bias
 from strategies.values import Setting, fill, rounded
@@ -244,7 +244,7 @@ def test_choices_and_weights_hold() -> None:
 
 def test_a_part_keeps_its_place_whatever_is_picked_from_it() -> None:
     """So that shrinking one part moves no other; digits that were never drawn are an error, and no 0."""
-    draws = drawn(digits(6), 3)[-1]
+    draws = drawn(made(6, lambda draws: draws), 3)[-1]
     start = draws.part(4)
     after = draws.integer(0, 255)
     again = Draws(draws._letters)
