@@ -40,7 +40,7 @@ def test_judging_beside_the_bare_loop(benchmark: BenchmarkFixture, report: Repor
     if quick and not name.startswith(("torch/", "numpy/")):
         pytest.skip("--quick leaves out what is compiled or emulated")
     main = name == _MAIN
-    cases, rounds = ((60 if main else 25), (5 if main else 2)) if quick else (200, 7)
+    cases, rounds = ((200, 3) if main else (100, 2)) if quick else (200, 7)  # fewer cases are told by what starting a search costs
     found = benchmark.pedantic(lambda: against_bare_loop(load(name), cases=cases, rounds=rounds))
     benchmark.extra_info.update(
         cases_per_s=round(found.per_second, 2),
