@@ -25,7 +25,7 @@ class Implementation:
     x has shape (N, C, H, W); weight and bias have shape (C,), or (C, H, W) where `affine_shape="element"`, or are None; y has x's
     shape, dtype and device, and is differentiable by the framework's own means (for "torch", autograd).
 
-    name           how messages call it; default: the callable's own
+    name           how messages call it; default: what it was loaded by, or the callable's own
     semantics      "channel" (each pixel over C) or "sample" (over C, H, W)
     affine_shape   "channel" for (C,), or, in sample semantics only, "element" for (C, H, W)
     affine         which of "both", "weight", "bias", "none" may be given

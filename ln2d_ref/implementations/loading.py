@@ -77,28 +77,41 @@ def as_implementation(
     torch = sys.modules.get("torch")
     if isinstance(value, Implementation):
         if isinstance(value.fn, type):
-            built = as_implementation(value.fn)
-            value = replace(value, fn=built.fn, affine=tuple(each for each in value.affine if each in built.affine) or value.affine)
+            value = _of_class(value)
+        if value.name == replace(value, name="").name:  # none was declared: two of one function are told apart by where they stand
+            value = replace(value, name=name)
         return _adapted(replace(value, source=value.source or source), semantics, device, builds_on)
     declared: dict[str, Any] = {"semantics": semantics or "channel", "builds_on": builds_on}
     if device is not None:
         declared["devices"] = (device,)
     if torch is not None and isinstance(value, torch.nn.Module):
         raise TypeError(f"{type(value).__name__} object is an nn.Module, whose sizes are fixed; give its class, or a function of it")
-    if torch is not None and isinstance(value, type) and issubclass(value, torch.nn.Module):
-        from .module import from_module
-
-        fn, found = from_module(value)
-        return Implementation(fn, name=name or value.__name__, source=source, **{**declared, **found})
     if isinstance(value, type):
-        raise TypeError(
-            f"{value.__name__} is a class, but must be a callable fn(x, weight, bias, eps), an nn.Module class or an Implementation"
-        )
+        return _of_class(Implementation(value, name=name or value.__name__, source=source, **declared))
     if not callable(value):
         raise TypeError(
             f"{value!r} is not callable; it must be a callable fn(x, weight, bias, eps), an nn.Module class or an Implementation"
         )
     return Implementation(value, name=name, source=source, **declared)
+
+
+def _of_class(declared: Implementation) -> Implementation:
+    """The Implementation of an nn.Module class, which may take less of the affine than is declared."""
+    cls, torch = declared.fn, sys.modules.get("torch")
+    if torch is None or not issubclass(cls, torch.nn.Module):  # type: ignore[arg-type]  # a class
+        raise TypeError(
+            f"{cls.__name__} is a class, but must be a callable fn(x, weight, bias, eps), an nn.Module class or an Implementation"
+        )
+    if declared.framework == "compile" and declared.affine_shape == "element":
+        raise ValueError(
+            "framework is 'compile' and affine_shape 'element', but must be another for a class: with parameters of shape (C, H, W) it is "
+            "built for one shape"
+        )
+    from .module import from_module
+
+    fn, found = from_module(cls, declared.affine_shape)  # type: ignore[arg-type]  # a class
+    affine = tuple(each for each in declared.affine if each in found["affine"])
+    return replace(declared, fn=fn, affine=affine or declared.affine)
 
 
 def _adapted(implementation: Implementation, semantics: str | None, device: str | None, builds_on: str | Sequence[str]) -> Implementation:

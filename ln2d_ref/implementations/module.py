@@ -1,4 +1,4 @@
-"""An nn.Module class as an implementation: built as `cls(C, eps=eps)`, and given its weight and bias at each call."""
+"""An nn.Module class as an implementation: built for the sizes of x, and given its weight and bias at each call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["from_module"]
+__all__ = ["from_module", "module_size"]
 
 _COMBINATION = {
     frozenset({"weight", "bias"}): "both",
@@ -19,23 +19,30 @@ _COMBINATION = {
 }
 
 
-def from_module(cls: type[torch.nn.Module]) -> tuple[Callable[..., Any], dict[str, Any]]:
+def module_size(shape: tuple[int, ...], affine_shape: str) -> int | tuple[int, ...]:
+    """What a module class is given to be built for x of this shape: C, or (C, H, W) where its parameters have that shape."""
+    return tuple(shape[1:]) if affine_shape == "element" else shape[1]
+
+
+def from_module(cls: type[torch.nn.Module], affine_shape: str = "channel") -> tuple[Callable[..., Any], dict[str, Any]]:
     """The function fn(x, weight, bias, eps) that a module class computes, and what it shows of itself.
 
-    Its parameters must be called weight and bias, or be absent; they are replaced by the arguments through
-    torch.func.functional_call, so that gradients reach them; fn.module_class is the class, and fn.at(channels, eps) the same function of
-    one module. TypeError for one that cannot be built or has other parameters.
+    It is built as cls(C, eps=eps), or cls((C, H, W), eps=eps) where `affine_shape` is "element". Its parameters must be called weight and
+    bias, or be absent; they are replaced by the arguments through torch.func.functional_call, so that gradients reach them;
+    fn.module_class is the class, and fn.at(size, eps) the same function of one module.
+    TypeError for one that cannot be built or has other parameters.
     """
+    size = module_size((1, 4, 1, 1), affine_shape)
     try:
-        example = cls(4, eps=1e-5)
+        example = cls(size, eps=1e-5)
     except Exception as error:
-        raise TypeError(f"{cls.__name__}(4, eps=1e-05) raises {type(error).__name__}: {error}") from None
+        raise TypeError(f"{cls.__name__}({size}, eps=1e-05) raises {type(error).__name__}: {error}") from None
     names = frozenset(name for name, _ in example.named_parameters())
     if names not in _COMBINATION:
         raise TypeError(f"{cls.__name__} has parameters {', '.join(sorted(names))}, but may have weight and bias only")
 
-    def at(channels: int, eps: float) -> Callable[..., Any]:
-        module = cls(channels, eps=eps)
+    def at(size: int | tuple[int, ...], eps: float) -> Callable[..., Any]:
+        module = cls(size, eps=eps)
         shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
 
         def call_of(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float) -> Any:
@@ -48,11 +55,11 @@ def from_module(cls: type[torch.nn.Module]) -> tuple[Callable[..., Any], dict[st
         return call_of
 
     @lru_cache(maxsize=64)
-    def kept(channels: int, eps: float, thread: int) -> Callable[..., Any]:
-        return at(channels, eps)  # one for each thread: functional_call exchanges its parameters for the time of a call
+    def kept(size: int | tuple[int, ...], eps: float, thread: int) -> Callable[..., Any]:
+        return at(size, eps)  # one for each thread: functional_call exchanges its parameters for the time of a call
 
     def call(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float) -> Any:
-        return kept(x.shape[1], eps, get_ident())(x, weight, bias, eps)
+        return kept(module_size(tuple(x.shape), affine_shape), eps, get_ident())(x, weight, bias, eps)
 
     call.__name__ = cls.__name__
     call.__dict__ |= {"module_class": cls, "at": at}

@@ -38,9 +38,10 @@ class Told:
 
 @dataclass(frozen=True)
 class Subject:
-    """An nn.Module class, and one call of it: x and dy, the parameters' values, eps, and what requires grad."""
+    """An nn.Module class, what it is built with, and one call of it: x and dy, the parameters' values, eps, and what requires grad."""
 
     cls: Any
+    size: int | tuple[int, ...]
     x: torch.Tensor
     dy: torch.Tensor
     values: Mapping[str, torch.Tensor]
@@ -49,7 +50,7 @@ class Subject:
 
     def built(self) -> Any:
         """A module as its class makes it."""
-        return self.cls(self.x.shape[1], eps=self.eps)
+        return self.cls(self.size, eps=self.eps)
 
     def filled(self, module: Any = None) -> Any:
         """This module, or one of x's dtype on x's device, with the parameters' values in it."""
@@ -227,10 +228,10 @@ def onnx(subject: Subject) -> Told:
     """Traced by torch.onnx.export in float32, on the CPU and in evaluation, and run by onnxruntime: y."""
     import onnxruntime
 
-    values = tuple((name, tuple(value.tolist())) for name, value in subject.values.items())
+    values = tuple((name, tuple(value.shape), tuple(value.flatten().tolist())) for name, value in subject.values.items())
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    model = _onnx_model(subject.cls, tuple(subject.x.shape), values, subject.eps)
+    model = _onnx_model(subject.cls, subject.size, tuple(subject.x.shape), values, subject.eps)
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     (name,) = (each.name for each in session.get_inputs())
     (y,) = session.run(None, {name: subject.x.detach().cpu().numpy()})
@@ -238,10 +239,11 @@ def onnx(subject: Subject) -> Told:
 
 
 @lru_cache(maxsize=64)
-def _onnx_model(cls: Any, shape: tuple[int, ...], values: tuple[tuple[str, tuple[float, ...]], ...], eps: float) -> bytes:
+def _onnx_model(cls: Any, size: Any, shape: tuple[int, ...], values: tuple[tuple[str, Any, Any], ...], eps: float) -> bytes:
     """The file that an export writes; kept, as it takes two seconds, and a search for a smaller case asks for the same again."""
     x = torch.zeros(shape)
-    module = Subject(cls, x, x, {name: torch.tensor(value) for name, value in values}, eps, ()).filled().eval()
+    parameters = {name: torch.tensor(value).reshape(like) for name, like, value in values}
+    module = Subject(cls, size, x, x, parameters, eps, ()).filled().eval()
     with _quiet():
         program = torch.onnx.export(module, (x,), dynamo=True, verbose=False)
     model = io.BytesIO()

@@ -16,6 +16,7 @@ from ..directions import directions, members
 from ..layout import Storage
 from ..outcome import Outcome, Raised, Result
 from .implementation import Implementation
+from .module import module_size
 from .module_steps import STEPS, Subject, Told
 from .torch_placed import Argument, Placed, guarded, is_floating, same_bits, to_numpy, to_torch
 from .torch_queued import QUEUED, NotCaptured
@@ -107,7 +108,8 @@ class TorchExecutor:
         """One of `module_steps.STEPS`, on fresh modules."""
         given = {name: argument.tensor.detach() for name, argument in self.place(case).arguments.items()}
         x, dy = given.pop("x"), given.pop("dy")
-        subject = Subject(self.implementation.module_class, x, dy, given, case.eps, case.requires_grad)
+        size = module_size(case.x.shape, self.implementation.affine_shape)
+        subject = Subject(self.implementation.module_class, size, x, dy, given, case.eps, case.requires_grad)
         told = Told({})
         with self._running(case.threads) as run:
             run.stage = step

@@ -85,6 +85,10 @@ SOURCE = """
 
     declared = Implementation(right, name="mine", dtypes=("float32",), eps=1e-3)
     sampled = Implementation(right, name="sampled", semantics="sample")
+    unnamed = Implementation(right)
+    coarse = Implementation(right, arithmetic="input")
+    whole = Implementation(torch.nn.LayerNorm, semantics="sample", affine_shape="element")
+    graph = Implementation(torch.nn.LayerNorm, semantics="sample", affine_shape="element", framework="compile")
     instance = Both(4, 1e-5)
     called = Plain()
     number = 3
@@ -212,6 +216,21 @@ def test_a_declared_implementation_keeps_what_it_declares(file: str) -> None:
     assert (implementation.name, implementation.dtypes, implementation.eps) == ("mine", ("float32",), 1e-3)
     assert implementation.source == f"{Path(file).resolve()}:declared"
     check(implementation, a_case(eps=1e-3))
+
+
+def test_a_declared_implementation_without_a_name_has_that_of_its_place(file: str) -> None:
+    """Two of one function would write to one folder."""
+    assert [load(f"{file}:{each}").name for each in ("unnamed", "coarse")] == [f"{file}:unnamed", f"{file}:coarse"]
+
+
+def test_a_module_class_of_whole_samples_is_built_for_each_shape(file: str) -> None:
+    """nn.LayerNorm((C, H, W)) itself; a graph of it would be one of a single shape."""
+    implementation = load(f"{file}:whole")
+    check(implementation, a_case(semantics="sample", shape="element"))
+    check_all(implementation, a_case(semantics="sample", shape="element"), laws="module")
+    assert implementation.affine == ("both",)
+    with pytest.raises(ValueError, match=r"a class: with parameters of shape \(C, H, W\)"):
+        load(f"{file}:graph")
 
 
 def test_an_implementation_is_an_implementation() -> None:
