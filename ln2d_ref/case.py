@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .dtypes import DTYPES, dtype_of
-from .layout import Layout
+from .layout import CONTIGUOUS, Layout
 from .semantics import check_arguments, group_size
 
 __all__ = ["ARGUMENTS", "Case", "summary"]
@@ -113,7 +113,7 @@ class Case:
 
     def laid_out(self, name: str) -> Layout:
         """Layout of an argument."""
-        return self.layouts.get(name, Layout())
+        return self.layouts.get(name, CONTIGUOUS)
 
     def densely(self) -> Case:
         """The same values, every argument contiguous."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["GUARD", "Layout", "Storage", "place"]
+__all__ = ["CONTIGUOUS", "GUARD", "Layout", "Storage", "place"]
 
 GUARD = 32
 """Elements of poison behind the last element of every storage."""
@@ -82,6 +82,10 @@ class Layout:
         return " ".join(parts) or "contiguous"
 
 
+CONTIGUOUS = Layout()
+"""Of an argument for which none is given."""
+
+
 @dataclass(frozen=True)
 class Storage:
     """A one-dimensional buffer that holds an array in a layout, with poison (NaN) wherever no element lies."""
@@ -93,8 +97,8 @@ class Storage:
 
     def view(self) -> np.ndarray:
         """The array, as a view of the buffer."""
-        start = self.buffer[self.offset :]
-        return np.lib.stride_tricks.as_strided(start, self.shape, [stride * self.buffer.itemsize for stride in self.strides])
+        size = self.buffer.itemsize
+        return np.ndarray(self.shape, self.buffer.dtype, self.buffer, self.offset * size, tuple(stride * size for stride in self.strides))
 
     def gaps(self) -> np.ndarray:
         """Mask of the places of the buffer that hold no element."""

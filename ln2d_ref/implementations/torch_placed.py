@@ -12,7 +12,7 @@ import torch
 
 from ..case import Case
 from ..dtypes import DTYPES
-from ..layout import Layout, Storage, place
+from ..layout import CONTIGUOUS, Storage, place
 
 __all__ = ["Argument", "Placed", "guarded", "is_floating", "same_bits", "to_numpy", "to_torch"]
 
@@ -40,8 +40,8 @@ def is_floating(array: np.ndarray) -> bool:
 def guarded(array: np.ndarray) -> Storage:
     """A contiguous array in a storage of its own; integers, among which none is poison, have no guard."""
     if is_floating(array):
-        return place(array, Layout())
-    return Storage(array.reshape(-1).copy(), array.shape, Layout().strides(array.shape), 0)
+        return place(array, CONTIGUOUS)
+    return Storage(array.reshape(-1).copy(), array.shape, CONTIGUOUS.strides(array.shape), 0)
 
 
 @dataclass
