@@ -24,6 +24,9 @@ Timed = Callable[[], float]
 _LEAST_BLOCK = 1e-4
 """Seconds that a timed block lasts at least: below it the timer and the call show."""
 
+_LONG = 0.1
+"""Seconds from which on a call is not timed several times to learn how many make a block."""
+
 _TRIES = 8
 """Times that a short round is done until one is undisturbed: a thread that was stopped comes back to caches that others have filled."""
 
@@ -115,7 +118,9 @@ def on_cpu(call: Callable[[], Any]) -> Timed:
         return max(now() - start, 1e-9)
 
     call()
-    once = min(elapsed(1) for _ in range(3))
+    once = elapsed(1)
+    if once < _LONG:
+        once = min(once, elapsed(1), elapsed(1))
     count = max(1, math.ceil(_LEAST_BLOCK / once))
     return lambda: elapsed(count) / count
 

@@ -87,10 +87,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     found = []
     for implementation in metafunc.config.stash[_TIMED]:
         builtin = implementation.name in REGISTERED
-        emulated = implementation.name.startswith(_EMULATED)
+        emulated = builtin and implementation.name.startswith(_EMULATED)
         devices = tuple(name for name in names if (builtin or name in implementation.devices) and not (emulated and name == "cpu"))
         for setting in settings(implementation.semantics, quick=option("--quick"), devices=devices):
             found.append(pytest.param(implementation, setting, id=f"{implementation.name}-{setting}"))
+    if not found:
+        raise pytest.UsageError(f"{option('--implementation')} is interpreted or emulated on a CPU, where its time says nothing")
     metafunc.parametrize(("implementation", "setting"), found)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from . import baseline
 from .machine import machine
-from .ratios import Comparison, Ratio
+from .ratios import LEAST_PAIRS, Comparison, Ratio
 
 __all__ = ["REPORT", "Report", "regression"]
 
@@ -28,7 +28,7 @@ class Report:
         """Keep a result; the baseline's ratio for it on this machine, or None."""
         self.lines.append(line)
         where = machine(device)
-        if comparison.conclusive:
+        if comparison.conclusive and comparison.ratio.pairs >= LEAST_PAIRS:
             self.ratios.setdefault(where, {})[name] = comparison.ratio
         before = self.known.get(where, {}).get(name)
         if before is None:

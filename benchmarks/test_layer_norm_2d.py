@@ -6,7 +6,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ln2d_ref import Implementation
+from ln2d_ref import Implementation, Violation
 
 from .alternation import Alternation, Clock, affordable
 from .judging import judged
@@ -47,7 +47,10 @@ def test_time(
         clock.now += alternation.times["implementation"][-1]
 
     benchmark.pedantic(a_round, rounds=rounds)
-    verdict = judged(work, setting)
+    try:
+        verdict = judged(work, setting)
+    except Violation as violation:
+        pytest.fail(str(violation), pytrace=False)
     if not benchmark.enabled:  # --benchmark-disable runs one round, which says nothing of time
         return
     comparison = alternation.comparison(rounds, continued=continued)

@@ -13,7 +13,7 @@ from typing import Any
 
 from .case import Case, summary
 from .implementations.implementation import Implementation
-from .reproduction import folder_name
+from .reproduction import checking, folder_name
 
 try:
     import fcntl
@@ -87,6 +87,5 @@ def _kept(root: Path, left: dict[str, Any]) -> str:
     folder.mkdir()
     path = folder / "case.json"
     case.save(path)
-    again = f"check({left['source'] or left['name']!r}, Case.load({os.path.relpath(path)!r}), laws=({left['law']!r},))"
-    program = f'python -c "from ln2d_ref import Case, check; {again}"'
+    program = checking(left["source"] or left["name"], left["semantics"], path, left["law"])
     return f"{left['name']}({summary(case)})\n  law        {left['law']}\n  reproduce  {program}"

@@ -17,10 +17,11 @@ from .case import Case
 from .directions import directions, members
 from .dtypes import dtype_of
 from .implementations.implementation import Implementation
+from .implementations.registered import REGISTERED
 from .layout import Layout, place
 from .violation import Violation
 
-__all__ = ["folder_name", "folder_of", "how_to_reproduce", "write", "written_case"]
+__all__ = ["checking", "folder_name", "folder_of", "how_to_reproduce", "write", "written_case"]
 
 _TEMPLATE = '''\
 """{headline}
@@ -157,11 +158,20 @@ def _scripted(violation: Violation, implementation: Implementation) -> bool:
 def how_to_reproduce(violation: Violation, implementation: Implementation, root: Path) -> str:
     """The line of a message that names the script, or the case file where there is no script."""
     folder = folder_of(root, violation)
-    if implementation.source is None or not _scripted(violation, implementation):
+    if implementation.source is None:
         named = f", laws=({violation.law!r},)" if violation.law in _DERIVED else ""
         return f"ln2d_ref.check(implementation, ln2d_ref.Case.load({os.path.relpath(folder / 'case.json')!r}){named})"
+    if not _scripted(violation, implementation):
+        return checking(implementation.source, implementation.semantics, folder / "case.json", violation.law)
     alone = "" if "ln2d_ref" in _loading(implementation)[1] else "      (needs only torch and the implementation)"
     return f"python {os.path.relpath(folder / 'repro.py')}{alone}"
+
+
+def checking(source: str, semantics: str, path: Path, law: str) -> str:
+    """A command that judges a case file by a law."""
+    loaded = repr(source) if source in REGISTERED else f"load({source!r}, semantics={semantics!r})"
+    names = "Case, check" if source in REGISTERED else "Case, check, load"
+    return f'python -c "from ln2d_ref import {names}; check({loaded}, Case.load({os.path.relpath(path)!r}), laws=({law!r},))"'
 
 
 def script(violation: Violation, implementation: Implementation) -> str:

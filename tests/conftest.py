@@ -180,7 +180,7 @@ def _limit(implementation, law: str) -> int | None:
     """Number of cases for a law, or None for all of the profile's."""
     if law == "module":  # of structure and not of values, and each case in float32 is exported
         return min(CASES_ASIDE, hypothesis.settings.default.max_examples)
-    share = _SHARES.get(implementation.name.partition("/")[0])
+    share = _SHARES.get(implementation.name.partition("/")[0]) if implementation.name in REGISTERED else None
     return max(1, hypothesis.settings.default.max_examples // share) if share and implementation.devices == ("cpu",) else None
 
 
@@ -271,16 +271,25 @@ class Summary:
 def _told_by(examiner: Examiner) -> dict[str, Any]:
     """Plain data, which goes from one process to another."""
     worst = float(max(examiner.worst.values(), default=0.0))
-    return {"implementation": examiner.implementation.name, "cases": examiner.cases, "worst": worst, "known": dict(examiner.known)}
+    found = examiner.found is not None
+    return {
+        "implementation": examiner.implementation.name,
+        "cases": examiner.cases,
+        "worst": worst,
+        "found": found,
+        "known": dict(examiner.known),
+    }
 
 
 def _covered(implementation: Implementation, told: list[dict[str, Any]]) -> str:
     """What a pass covered: cases, and what was declared or assumed."""
     shape = "(C, H, W)" if implementation.affine_shape == "element" else "(C,)"
     arithmetic = "at least float32" if implementation.arithmetic == "float32" else "the dtype of x"
+    worst = max(each["worst"] for each in told)
+    passed = "of what passed, " if any(each["found"] for each in told) else ""
     return (
-        f"{implementation.name}: {sum(each['cases'] for each in told)} cases, "
-        f"worst error at {max(each['worst'] for each in told):.2f} of the bound; "
-        f"{implementation.semantics}, affine {'/'.join(implementation.affine)} of {shape}, {'/'.join(implementation.dtypes)}, "
+        f"{implementation.name}: {sum(each['cases'] for each in told)} cases"
+        + (f", {passed}worst error at {worst:.2f} of the bound; " if worst else "; ")
+        + f"{implementation.semantics}, affine {'/'.join(implementation.affine)} of {shape}, {'/'.join(implementation.dtypes)}, "
         f"computed in {arithmetic}, {'/'.join(implementation.devices)}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
+from numbers import Real
 from typing import Any
 
 from ..case import Case
@@ -58,11 +59,13 @@ class Implementation:
     framework: str = "torch"
     builds_on: tuple[str, ...] = ()
     source: str | None = field(default=None, compare=False)
+    named: bool = field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check every declaration, so that a wrong one is an error here and not a false alarm later."""
         if not callable(self.fn):
             raise TypeError(f"fn is {self.fn!r}, but must be callable as fn(x, weight, bias, eps)")
+        object.__setattr__(self, "named", bool(self.name))
         if not self.name:
             object.__setattr__(self, "name", getattr(self.fn, "__name__", type(self.fn).__name__))
         for argument in ("affine", "dtypes", "devices", "builds_on"):
@@ -75,7 +78,8 @@ class Implementation:
         self._some_of("affine", AFFINE_COMBINATIONS)
         self._some_of("dtypes", tuple(DTYPES))
         self._some_of("devices", ("cpu", "cuda"))
-        if self.eps is not None and not 0 <= self.eps < float("inf"):
+        self._one_of("deterministic", (True, False))
+        if self.eps is not None and not (isinstance(self.eps, Real) and 0 <= self.eps < float("inf")):
             raise ValueError(f"eps is {self.eps!r}, but must be None or a finite number >= 0")
 
         names = _of_semantics(self.semantics)
@@ -101,7 +105,7 @@ class Implementation:
         """The nn.Module class that fn was made from; None where there is none, or where what is judged is compiled from it."""
         return getattr(self.fn, "module_class", None) if self.framework == "torch" else None
 
-    def _one_of(self, argument: str, allowed: tuple[str, ...]) -> None:
+    def _one_of(self, argument: str, allowed: tuple[str | bool, ...]) -> None:
         value = getattr(self, argument)
         if value not in allowed:
             where = f" in {self.semantics} semantics" if argument == "affine_shape" else ""

@@ -17,6 +17,8 @@ from .registered import REGISTERED
 
 __all__ = ["as_implementation", "load"]
 
+_SIZED = "{} object is an nn.Module, whose sizes are fixed; give its class, or a function of it"
+
 
 def load(name: str, *, semantics: str | None = None, device: str | None = None, builds_on: str | Sequence[str] = ()) -> Implementation:
     """The implementation of this name.
@@ -76,16 +78,18 @@ def as_implementation(
         return load(value, semantics=semantics, device=device, builds_on=builds_on)
     torch = sys.modules.get("torch")
     if isinstance(value, Implementation):
+        if name and not value.named:  # two of one function are told apart by where they stand
+            value = replace(value, name=name)
         if isinstance(value.fn, type):
             value = _of_class(value)
-        if value.name == replace(value, name="").name:  # none was declared: two of one function are told apart by where they stand
-            value = replace(value, name=name)
+        elif torch is not None and isinstance(value.fn, torch.nn.Module) and next(value.fn.parameters(), None) is not None:
+            raise TypeError(_SIZED.format(type(value.fn).__name__))
         return _adapted(replace(value, source=value.source or source), semantics, device, builds_on)
     declared: dict[str, Any] = {"semantics": semantics or "channel", "builds_on": builds_on}
     if device is not None:
         declared["devices"] = (device,)
     if torch is not None and isinstance(value, torch.nn.Module):
-        raise TypeError(f"{type(value).__name__} object is an nn.Module, whose sizes are fixed; give its class, or a function of it")
+        raise TypeError(_SIZED.format(type(value).__name__))
     if isinstance(value, type):
         return _of_class(Implementation(value, name=name or value.__name__, source=source, **declared))
     if not callable(value):

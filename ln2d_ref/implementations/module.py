@@ -29,7 +29,8 @@ def from_module(cls: type[torch.nn.Module], affine_shape: str = "channel") -> tu
 
     It is built as cls(C, eps=eps), or cls((C, H, W), eps=eps) where `affine_shape` is "element". Its parameters must be called weight and
     bias, or be absent; they are replaced by the arguments through torch.func.functional_call, so that gradients reach them;
-    fn.module_class is the class, and fn.at(size, eps) the same function of one module.
+    fn.module_class is the class, fn.at(size, eps) the same function of one module, and fn.built_for(shape) that of modules for x of this
+    shape, whatever it is called with.
     TypeError for one that cannot be built or has other parameters.
     """
     size = module_size((1, 4, 1, 1), affine_shape)
@@ -59,8 +60,12 @@ def from_module(cls: type[torch.nn.Module], affine_shape: str = "channel") -> tu
         return at(size, eps)  # one for each thread: functional_call exchanges its parameters for the time of a call
 
     def call(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float) -> Any:
-        return kept(module_size(tuple(x.shape), affine_shape), eps, get_ident())(x, weight, bias, eps)
+        return built_for(tuple(x.shape))(x, weight, bias, eps)
+
+    def built_for(shape: tuple[int, ...]) -> Callable[..., Any]:
+        size = module_size(shape, affine_shape)
+        return lambda x, weight, bias, eps: kept(size, eps, get_ident())(x, weight, bias, eps)
 
     call.__name__ = cls.__name__
-    call.__dict__ |= {"module_class": cls, "at": at}
+    call.__dict__ |= {"module_class": cls, "at": at, "built_for": built_for}
     return call, {"affine": (_COMBINATION[names],)}

@@ -64,8 +64,9 @@ class TorchExecutor:
         placed.overwrite(case)
 
     def function(self, case: Case) -> Callable[..., Any]:
-        """What is called for this case."""
-        return self.implementation.fn
+        """What is called for this case; of a module class, a module that was built for it, also where the call is a wrong one."""
+        fn: Any = self.implementation.fn
+        return fn if self.implementation.module_class is None else fn.built_for(case.x.shape)
 
     def told(self, stage: str, error: Exception) -> Raised:
         """An exception as plain data."""

@@ -199,7 +199,7 @@ class Bounded:
         count = self._count(axis)
         error = self._propagated(axis, keepdims, self.rounding.mean(count))
         error /= count
-        return Bounded(self.value.mean(axis=axis, keepdims=keepdims), error, self.rounding)
+        return Bounded(self.value.sum(axis=axis, keepdims=keepdims) / float(count), error, self.rounding)
 
     def mean_square(self, mean: Bounded, axis: tuple[int, ...]) -> Bounded:
         """Variance mean(d²) of d = x - mean, two-pass, running or merged.

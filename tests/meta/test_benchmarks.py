@@ -16,7 +16,7 @@ import torch
 from benchmarks import alternation, baseline, kernels, planted, plot, workloads
 from benchmarks.alternation import Alternation, Clock, affordable, on_cpu
 from benchmarks.ratios import Comparison, Ratio, compare, ratio_of
-from benchmarks.report import regression
+from benchmarks.report import Report, regression
 from benchmarks.settings import QUICK, SHAPES, Setting, settings
 from ln2d_ref import Implementation, load
 
@@ -189,6 +189,27 @@ def test_what_is_emulated_on_a_cpu_is_not_timed_there():
     assert not [line for line in output.splitlines() if "test_time[" in line and ("triton" in line or "cuda/" in line) and "-cpu]" in line]
 
 
+def test_what_is_the_users_own_is_timed_wherever_it_stands(tmp_path):
+    """Also in a folder that is called triton; a kernel of ours that is emulated says that its time says nothing."""
+    (tmp_path / "triton").mkdir()
+    (tmp_path / "triton/mine.py").write_text("def fn(x, weight, bias, eps):\n    return x\n", encoding="utf-8")
+    code, output = run("--implementation", "triton/mine.py:fn", "--quick", "--collect-only", "-q", cwd=tmp_path)
+    assert code == 0, output
+    assert "-cpu]" in output
+    code, output = run("--implementation", "cuda/fused", "--device", "cpu", "--quick", "--collect-only", "-q")
+    assert code != 0
+    assert "interpreted or emulated on a CPU" in output
+
+
+def test_too_few_pairs_are_no_baseline():
+    """One round of a slow call would stand there as its ratio."""
+    report = Report({})
+    for count in (99, 100):
+        slow, yardstick, control = ([2.0] * count, [1.0] * count, [1.0] * count)
+        report.add(f"{count}", "cpu", compare(slow, yardstick, control), "")
+    assert [list(ratios) for ratios in report.ratios.values()] == [["100"]]
+
+
 def test_the_control_has_memory_of_its_own():
     """As the implementation has: what two calls of a round share is in a cache for the second."""
     weights: list[int] = []
@@ -257,10 +278,10 @@ def test_floor_is_what_must_be_moved():
     assert Setting("odd", 1, "float16", "contiguous", "backward").floor == 3 * forward.size
 
 
-def run(*arguments: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "pytest", "benchmarks/test_layer_norm_2d.py", "-p", "no:cacheprovider", *arguments]
+def run(*arguments: str, cwd: Path = ROOT) -> tuple[int, str]:
+    command = [sys.executable, "-m", "pytest", f"{ROOT}/benchmarks/test_layer_norm_2d.py", "-p", "no:cacheprovider", *arguments]
     alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # no worker of pytest-xdist
-    result = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(command, cwd=cwd, env=alone, capture_output=True, text=True, timeout=120, check=False)
     return result.returncode, result.stdout + result.stderr
 
 

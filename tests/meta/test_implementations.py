@@ -204,6 +204,12 @@ def test_a_module_object_is_refused(file: str) -> None:
         as_implementation(torch.nn.LayerNorm(4))
 
 
+def test_a_declared_module_object_is_refused() -> None:
+    """Its sizes are fixed as well."""
+    with pytest.raises(TypeError, match=r"LayerNorm object is an nn\.Module, whose sizes are fixed"):
+        as_implementation(Implementation(torch.nn.LayerNorm(3)))
+
+
 def test_a_class_that_is_no_module_is_refused(file: str) -> None:
     """Calling it would build an object, not normalise."""
     with pytest.raises(TypeError, match="Plain is a class, but must be a callable"):
@@ -212,6 +218,7 @@ def test_a_class_that_is_no_module_is_refused(file: str) -> None:
 
 def test_a_declared_implementation_keeps_what_it_declares(file: str) -> None:
     """Loading adds the source and changes nothing else."""
+    assert as_implementation(Implementation(max, name="max"), name="other").name == "max"
     implementation = load(f"{file}:declared")
     assert (implementation.name, implementation.dtypes, implementation.eps) == ("mine", ("float32",), 1e-3)
     assert implementation.source == f"{Path(file).resolve()}:declared"
@@ -342,6 +349,8 @@ def test_a_device_that_a_declared_implementation_excludes_is_refused(file: str) 
     [
         ({"semantics": "pixel"}, "semantics is 'pixel', but must be one of 'channel', 'sample'"),
         ({"affine_shape": "element"}, "affine_shape is 'element', but must be 'channel' in channel semantics"),
+        ({"eps": "1e-6"}, "eps is '1e-6', but must be None or a finite number >= 0"),
+        ({"deterministic": "no"}, "deterministic is 'no', but must be True or False"),
         ({"affine_shape": "row", "semantics": "sample"}, "affine_shape is 'row', but must be 'channel' or 'element'"),
         ({"affine": ()}, r"affine is \(\), but must be one or more of 'both'"),
         ({"affine": "all"}, r"affine is \('all',\), but must be one or more of 'both'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -289,6 +290,27 @@ def test_functions_and_other_combinations_are_not_judged(affine):
     assert executor_for(as_implementation("numpy/reference")).steps == ()
     bias = {} if affine == "both" else {"bias": None}
     assert bool(trial(MUTANTS["module/eval_coarse"], **bias)[0]) is (affine == "both")
+
+
+class Checked(nn.Module):
+    """Without parameters, for whole samples of one shape."""
+
+    def __init__(self, size, eps):
+        super().__init__()
+        self.size, self.eps = size, eps
+
+    def forward(self, x):
+        if tuple(x.shape[1:]) != self.size or not x.is_floating_point():
+            raise ValueError(f"x has shape {tuple(x.shape)} and dtype {x.dtype}")
+        return F.layer_norm(x, self.size, eps=self.eps)
+
+
+def test_a_wrong_call_meets_the_module_of_the_right_one():
+    """One that is built for the wrong x would take it: a false alarm here, and a loss where the class itself takes it."""
+    declared = partial(Implementation, semantics="sample", affine_shape="element", dtypes="float32")
+    assert judge(declared(Checked), max_examples=20, seed=0, laws="bad_arguments").violation is None
+    violation = judge(declared(nn.LayerNorm), max_examples=20, seed=0, laws="bad_arguments").violation
+    assert "gave a result" in violation.headline
 
 
 def test_judge_turns_to_it_last():
