@@ -87,5 +87,5 @@ def _kept(root: Path, left: dict[str, Any]) -> str:
     folder.mkdir()
     path = folder / "case.json"
     case.save(path)
-    program = checking(left["source"] or left["name"], left["semantics"], path, left["law"])
+    program = checking(left["source"] or left["name"], path, left["law"])
     return f"{left['name']}({summary(case)})\n  law        {left['law']}\n  reproduce  {program}"

@@ -17,7 +17,6 @@ from .case import Case
 from .directions import directions, members
 from .dtypes import dtype_of
 from .implementations.implementation import Implementation
-from .implementations.registered import REGISTERED
 from .layout import Layout, place
 from .violation import Violation
 
@@ -162,16 +161,14 @@ def how_to_reproduce(violation: Violation, implementation: Implementation, root:
         named = f", laws=({violation.law!r},)" if violation.law in _DERIVED else ""
         return f"ln2d_ref.check(implementation, ln2d_ref.Case.load({os.path.relpath(folder / 'case.json')!r}){named})"
     if not _scripted(violation, implementation):
-        return checking(implementation.source, implementation.semantics, folder / "case.json", violation.law)
+        return checking(implementation.source, folder / "case.json", violation.law)
     alone = "" if "ln2d_ref" in _loading(implementation)[1] else "      (needs only torch and the implementation)"
     return f"python {os.path.relpath(folder / 'repro.py')}{alone}"
 
 
-def checking(source: str, semantics: str, path: Path, law: str) -> str:
+def checking(source: str, path: Path, law: str) -> str:
     """A command that judges a case file by a law."""
-    loaded = repr(source) if source in REGISTERED else f"load({source!r}, semantics={semantics!r})"
-    names = "Case, check" if source in REGISTERED else "Case, check, load"
-    return f'python -c "from ln2d_ref import {names}; check({loaded}, Case.load({os.path.relpath(path)!r}), laws=({law!r},))"'
+    return f'python -c "from ln2d_ref import Case, check; check({source!r}, Case.load({os.path.relpath(path)!r}), laws={law!r})"'
 
 
 def script(violation: Violation, implementation: Implementation) -> str:
