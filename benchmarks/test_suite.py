@@ -98,7 +98,7 @@ def test_reference_beside_torch_float64(benchmark: BenchmarkFixture, report: Rep
     elements = 10**power
     if quick and elements > _LARGE:
         pytest.skip("--quick goes to 10^6 elements")
-    needed, there = 400 * elements, _free_memory()
+    needed, there = 100 * elements, _free_memory()
     if needed > there:
         pytest.skip(f"needs about {needed / 1e9:.0f} GB of memory, and {there / 1e9:.0f} GB are free")
     rounds = 11 if elements <= _LARGE else 3
