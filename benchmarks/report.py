@@ -9,9 +9,12 @@ import pytest
 
 from . import baseline
 from .machine import machine
-from .ratios import LEAST_PAIRS, Comparison, Ratio
+from .ratios import Comparison, Ratio
 
 __all__ = ["REPORT", "Report", "regression"]
+
+_UNDECIDED = ("inconclusive", "too few pairs")
+"""Verdicts of comparisons that are neither held against a baseline nor put into one."""
 
 
 @dataclass
@@ -28,7 +31,7 @@ class Report:
         """Keep a result; the baseline's ratio for it on this machine, or None."""
         self.lines.append(line)
         where = machine(device)
-        if comparison.conclusive and comparison.ratio.pairs >= LEAST_PAIRS:
+        if comparison.verdict not in _UNDECIDED:
             self.ratios.setdefault(where, {})[name] = comparison.ratio
         before = self.known.get(where, {}).get(name)
         if before is None:
@@ -55,7 +58,7 @@ REPORT: pytest.StashKey[Report] = pytest.StashKey()
 
 def regression(comparison: Comparison, before: Ratio | None, percent: float) -> str | None:
     """What is to be said where a conclusive ratio lies wholly more than `percent` above that of the baseline, else None."""
-    if before is None or comparison.verdict in ("inconclusive", "too few pairs"):
+    if before is None or comparison.verdict in _UNDECIDED:
         return None
     ratio = comparison.ratio
     if not ratio.beyond(before.median, percent):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from .dtypes import DTYPES, dtype_of
 from .numbers import Wide
 from .semantics import affine_axes, check_arguments, group_axes, group_size, on_axes
 
-__all__ = ["Inputs"]
+__all__ = ["Inputs", "either"]
 
 Array = np.ndarray
 _SMALLEST_PLAIN_EPS = 1e-60
@@ -41,7 +41,8 @@ class Inputs:
         self.single = group_size(self.x_shape, semantics) == 1
         self.eps = float(eps)
         self.wide = any(array.dtype == np.float64 for array in given.values()) or 0 < self.eps < _SMALLEST_PLAIN_EPS
-        self.given = {name: on_axes(array) if name in parameters else array for name, array in given.items()}
+        laid_out = {name: np.ascontiguousarray(array) for name, array in given.items()}  # once: `part` would copy a strided whole each time
+        self.given = {name: on_axes(array) if name in parameters else array for name, array in laid_out.items()}
         self.nonfinite: dict[str, Array] = {}
         for name, array in self.given.items():
             finite = np.isfinite(array)
@@ -50,7 +51,7 @@ class Inputs:
 
     @cached_property
     def arrays(self) -> dict[str, Array]:
-        """Float64 values, on the axes of x and laid out anew."""
+        """Float64 values on the axes of x; C-contiguous, those of a part too."""
         return {name: array.astype(np.float64, order="C") for name, array in self.given.items()}
 
     def part(self, place: tuple[slice, ...]) -> Inputs:
@@ -76,11 +77,8 @@ class Inputs:
 
     def bad(self, *names: str) -> Any:
         """Where one of the named arguments is not finite, broadcast on the axes of x; False where none is."""
-        masks = [self.nonfinite[name] for name in names if name in self.nonfinite]
-        result: Any = False
-        for mask in masks:
-            result = mask if result is False else np.asarray(result | mask)
-        return result
+        nowhere: Array | bool = False
+        return reduce(either, (self.nonfinite[name] for name in names if name in self.nonfinite), nowhere)
 
     def bad_group(self, *names: str) -> Any:
         """The same for groups that hold such an element, with the group's axes kept as 1."""
@@ -92,6 +90,11 @@ class Inputs:
     def affine(self, name: str) -> tuple[int, ...]:
         """Axes that this parameter's gradient sums over."""
         return affine_axes(self.shapes[name])
+
+
+def either(one: Array | bool, other: Array | bool) -> Array | bool:
+    """Where one of two masks holds, each of which may be False for nowhere."""
+    return other if one is False else one if other is False else np.asarray(one | other)
 
 
 def _floating(name: str, value: Any) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .expectation import BOUNDED, NAN, NONFINITE
-from .inputs import Inputs
+from .inputs import Inputs, either
 
 __all__ = ["bias_infinity", "gradient_rules", "y_rule"]
 
@@ -41,14 +41,10 @@ def gradient_rules(inputs: Inputs) -> dict[str, Array | None]:
         rule[np.broadcast_to(inputs.bad_group("x"), inputs.x_shape)] = NAN
         rules["dx"] = rule
     for name, argument, terms in (
-        ("dweight", "weight", _either(inputs.bad("dy"), inputs.bad_group("x"))),
+        ("dweight", "weight", either(inputs.bad("dy"), inputs.bad_group("x"))),
         ("dbias", "bias", inputs.bad("dy")),
     ):
         if argument in inputs.given and terms is not False:
             everywhere = np.broadcast_to(terms, inputs.x_shape).any(axis=inputs.affine(argument), keepdims=True)
             rules[name] = np.where(everywhere, NONFINITE, BOUNDED)
     return rules
-
-
-def _either(one: Array | bool, other: Array | bool) -> Array | bool:
-    return other if one is False else one if other is False else one | other

@@ -85,6 +85,11 @@ def _apart(one: float, other: float) -> float:
     return 1.0 if one == other else max(one, other) / min(one, other)
 
 
+def _right(trial: Trial) -> bool:
+    """Whether the call came back with a y within its bound."""
+    return trial.outcome.raised is None and trial.worst.get("y", np.inf) <= 1.0
+
+
 def _right_in_another_semantics(violation: Violation, implementation: Implementation, executor: Executor) -> str | None:
     case = violation.case
     other = next(each for each in SEMANTICS if each != case.semantics)
@@ -92,8 +97,7 @@ def _right_in_another_semantics(violation: Violation, implementation: Implementa
         return None
     judged = replace(implementation, semantics=other, affine_shape="channel", builds_on=())
     trial = Trial(executor, judged, replace(case, semantics=other))
-    right = trial.outcome.raised is None and trial.worst.get("y", np.inf) <= 1.0
-    return other if right and group_size(case.x.shape, other) > 1 else None
+    return other if _right(trial) and group_size(case.x.shape, other) > 1 else None
 
 
 def _allowed_in_input_arithmetic(violation: Violation, implementation: Implementation, executor: Executor, laws: Laws) -> bool:
@@ -129,7 +133,7 @@ def _right_built_otherwise(violation: Violation, implementation: Implementation)
     }
     laid_out = {name: layout for name, layout in case.layouts.items() if name in ("x", "dy")}
     trial = Trial(executor_for(judged), judged, replace(case, **parameters, layouts=laid_out))
-    if trial.outcome.raised is not None or not trial.worst.get("y", np.inf) <= 1.0:
+    if not _right(trial):
         return None
     was, would = ("C", "(C, H, W)") if element else ("(C, H, W)", "C")
     built, right = (f"{cls.__name__}({size}, eps=eps)" for size in (was, would))
