@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ln2d_ref.memory import keep_freed_memory
+
 from .ratios import LEAST_PAIRS, Comparison, compare
 
 __all__ = ["Alternation", "Clock", "affordable", "now", "on_cpu", "on_cuda"]
@@ -57,6 +59,7 @@ class Alternation:
     """Rounds of several timed calls, and the times so far: for a comparison of an implementation, a yardstick and a control."""
 
     def __init__(self, timed: Mapping[str, Timed], *, seed: int) -> None:
+        keep_freed_memory()  # else what was freed before decides whether a call's memory is cleared by the system, in midst of the rounds
         self._timed = dict(timed)
         self._rng = np.random.default_rng(seed)
         self.times: dict[str, list[float]] = {name: [] for name in timed}

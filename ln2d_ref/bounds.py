@@ -16,6 +16,7 @@ from .contract import gradient_contract, sum_contract, value_contract
 from .dtypes import DTYPES, DType, arithmetic_of, dtype_of
 from .expectation import BOUNDED, FREE, NONFINITE, Expected
 from .inputs import Inputs
+from .memory import keep_freed_memory
 from .nonfinite import bias_infinity, gradient_rules, y_rule
 from .numbers import Bounded, DoubleDouble, Rounding
 
@@ -23,11 +24,14 @@ __all__ = ["Bounds", "expect"]
 
 Array = np.ndarray
 
-_WHOLE = 1 << 16
-"""Elements up to which all of x is evaluated at once."""
+_BLOCK = 1 << 16
+"""Elements of a block of x, to which all of a smaller one belongs."""
 
-_BLOCK = 1 << 15
-"""Elements of a block of a larger one."""
+_NARROWEST = 64
+"""Pixels that a block has at least, however many channels: NumPy's loops run along them."""
+
+_BUFFER = 256
+"""Elements of NumPy's buffer: it copies rows shorter than that into the buffer before it broadcasts against them."""
 
 _COMPUTED_IN_FLOAT64 = 1.0 + 2.0**-20
 """Covers the rounding of the bounds' own arithmetic, which is good to that (`Rounding.coarse`)."""
@@ -48,11 +52,13 @@ def expect(
     x, dy: (N, C, H, W); weight, bias: (C,), or in sample semantics (C, H, W), or None. y and dx have x's dtype, dweight weight's and
     dbias bias's. `arithmetic` is "float32" (computed in at least float32) or "input" (in x's dtype). Raises as `reference.forward`.
     """
+    keep_freed_memory()
     inputs = Inputs(x, eps, semantics, weight=weight, bias=bias, **({} if dy is None else {"dy": dy}))
     if 0 in inputs.x_shape:
         return _empty(inputs)
     if _in_blocks(inputs):
-        return _expected_in_blocks(inputs, arithmetic_of(dtype_of(x), arithmetic))
+        with np.errstate(all="ignore"):
+            return _expected_in_blocks(inputs, arithmetic_of(dtype_of(x), arithmetic))
     return Bounds(inputs, arithmetic_of(dtype_of(x), arithmetic)).expected()
 
 
@@ -67,6 +73,7 @@ class Bounds:
     def expected(self) -> dict[str, Expected]:
         """Expectations of all quantities."""
         inputs, axes = self.inputs, self.inputs.axes
+        n, c, h, w = inputs.x_shape
         x, (weight, bias, dy) = self.bounded("x"), (self.optional(name) for name in ("weight", "bias", "dy"))
         with np.errstate(all="ignore"):
             s = formulas.statistics(x, inputs.eps, axes)
@@ -83,7 +90,8 @@ class Bounds:
                 if weight is not None:
                     self.sums["weight"] = formulas.weight_gradient(s, dy, inputs.affine("weight")), _somewhere(outside)
                 if bias is not None:
-                    self.sums["bias"] = formulas.bias_gradient(dy, inputs.affine("bias")), sum_contract(dy.size, self.arithmetic)
+                    free = sum_contract(dy.largest, (self.rounding.terms or n * h * w) * c, self.arithmetic)
+                    self.sums["bias"] = formulas.bias_gradient(dy, inputs.affine("bias")), free
                 if not self.rounding.terms:
                     expected |= {f"d{name}": self.rounded(name, sum_, rules[f"d{name}"], free) for name, (sum_, free) in self.sums.items()}
         if inputs.single:
@@ -144,7 +152,7 @@ def _somewhere(outside: Array | bool) -> bool:
 
 def _in_blocks(inputs: Inputs) -> bool:
     """Whether to evaluate some pixels at a time: a large input of channel semantics, all finite, computed in float64."""
-    large = inputs.given["x"].size > _WHOLE and inputs.axes == (1,)
+    large = inputs.given["x"].size > _BLOCK and inputs.axes == (1,)
     return large and not (inputs.nonfinite or inputs.wide or inputs.single)
 
 
@@ -161,7 +169,9 @@ def _expected_in_blocks(inputs: Inputs, arithmetic: DType) -> dict[str, Expected
     rules: dict[str, Array] = {}
     sums: dict[str, tuple[Bounded, bool]] = {}
     samples = max(1, _BLOCK // (c * h * w))
-    pixels = max(1, _BLOCK // c)
+    pixels = _evenly(h * w, max(_NARROWEST, _BLOCK // c))
+    if pixels >= _BUFFER:
+        np.setbufsize(_BUFFER)
     for first, start in product(range(0, n, samples), range(0, h * w, pixels)):
         place = (slice(first, first + samples), slice(None), slice(None), slice(start, start + pixels))
         block = Bounds(inputs.part(place), arithmetic, terms=n * h * w)
@@ -178,9 +188,12 @@ def _expected_in_blocks(inputs: Inputs, arithmetic: DType) -> dict[str, Expected
         for rule in (rules[name].reshape(n, c, h, w) if name in rules else None,)
     }
     whole = Bounds(inputs, arithmetic)
-    if "bias" in sums:
-        sums["bias"] = sums["bias"][0], sum_contract(np.abs(inputs.given["dy"]), arithmetic)
     return expected | {f"d{name}": whole.rounded(name, total, None, free) for name, (total, free) in sums.items()}
+
+
+def _evenly(count: int, most: int) -> int:
+    """Size of as few parts as there can be of at most so many, all but the last of one size."""
+    return math.ceil(count / math.ceil(count / most))
 
 
 def _empty(inputs: Inputs) -> dict[str, Expected]:

@@ -31,10 +31,9 @@ def _largest(array: Array, axes: tuple[int, ...]) -> Array:
     return np.asarray(array.max(axis=axes, keepdims=True))
 
 
-def _least(array: Array) -> float:
+def _least(number: Bounded) -> float:
     """The smallest of 1 and the nonzero magnitudes."""
-    least = float(array.min(initial=1.0))
-    return least if least > 0 else float(array.min(initial=1.0, where=array > 0))
+    return min(1.0, number.least) if number.least > 0 else float(number.size.min(initial=1.0, where=number.size > 0))
 
 
 def _count(x: Bounded, axes: tuple[int, ...]) -> int:
@@ -50,9 +49,9 @@ def _deviation(s: Statistics) -> Array:
 def value_contract(x: Bounded, s: Statistics, weight: Bounded | None, axes: tuple[int, ...], arithmetic: DType) -> Array | bool:
     """Groups outside the contract for y, with the group's axes kept as 1; False where none is."""
     limit, least, count = arithmetic.largest / _MARGIN, arithmetic.smallest_normal * _MARGIN, _count(x, axes)
-    weight_size = 1.0 if weight is None else max(1.0, float(weight.size.max(initial=0.0)))
-    weight_least = 1.0 if weight is None else _least(weight.size)
-    x_all = float(x.size.max(initial=0.0))
+    weight_size = 1.0 if weight is None else max(1.0, weight.largest)
+    weight_least = 1.0 if weight is None else _least(weight)
+    x_all = x.largest
     summed = 2.0 * count * x_all
     root = float(s.rstd.reach.max(initial=0.0))
     if (
@@ -78,11 +77,11 @@ def gradient_contract(
 ) -> Array | bool:
     """Groups outside the contract for dx and dweight; `outside` are those outside it for y."""
     limit, least, count = arithmetic.largest / _MARGIN, arithmetic.smallest_normal * _MARGIN, _count(x, axes)
-    weight_size = 1.0 if weight is None else max(1.0, float(weight.size.max(initial=0.0)))
-    g_all = weight_size * max(1.0, float(dy.size.max(initial=0.0)))
-    least_g = _least(dy.size) * (1.0 if weight is None else _least(weight.size))
+    weight_size = 1.0 if weight is None else max(1.0, weight.largest)
+    g_all = weight_size * max(1.0, dy.largest)
+    least_g = _least(dy) * (1.0 if weight is None else _least(weight))
     smallest, largest = float(s.rstd.size.min(initial=1.0)), float(s.rstd.reach.max(initial=1.0))
-    x_all = 2.0 * count * float(x.size.max(initial=0.0))
+    x_all = 2.0 * count * x.largest
     if outside is False and max(x_all * x_all, x_all, largest * largest * largest) * g_all <= limit and smallest**3 * least_g >= least:
         return False
     g = _largest(np.maximum(dy.size, 1.0), axes) * weight_size
@@ -94,11 +93,11 @@ def gradient_contract(
 
 
 def derivative_contract(
-    x: Bounded, s: Statistics, factors: list[Array], order: int, axes: tuple[int, ...], arithmetic: DType, outside: Array | bool
+    x: Bounded, s: Statistics, factors: list[Bounded], order: int, axes: tuple[int, ...], arithmetic: DType, outside: Array | bool
 ) -> Array | bool:
-    """Groups outside the contract for derivatives of this order; `factors` are the magnitudes of weight, dy and the directions."""
+    """Groups outside the contract for derivatives of this order; `factors` are weight, dy and the directions."""
     limit, least, count = arithmetic.largest / _MARGIN, arithmetic.smallest_normal * _MARGIN, _count(x, axes)
-    largest = math.prod(max(1.0, float(factor.max(initial=0.0))) for factor in factors)
+    largest = math.prod(max(1.0, factor.largest) for factor in factors)
     smallest = math.prod(_least(factor) for factor in factors)
     power = 2 * order + 1
     inside = (s.rstd.reach**power * largest <= limit) & (s.rstd.size**power * smallest >= least)
@@ -106,6 +105,6 @@ def derivative_contract(
     return outside | ~inside
 
 
-def sum_contract(dy_size: Array, arithmetic: DType) -> bool:
-    """Whether a sum over all of dy, of these magnitudes, could leave the range: M·max|dy| > L."""
-    return dy_size.size * float(dy_size.max(initial=0.0)) > arithmetic.largest / _MARGIN
+def sum_contract(largest: float, count: int, arithmetic: DType) -> bool:
+    """Whether a sum of so many terms, the largest of this magnitude, could leave the range: M·max|dy| > L."""
+    return count * largest > arithmetic.largest / _MARGIN

@@ -110,7 +110,7 @@ def _by_hand(bounds: Bounds, s: Statistics, dy: Bounded, weight: Bounded | None)
     return dict(zip(("y", "x", "weight"), formulas.double_vjp(s, cx, cweight, cbias, dy, weight, bounds.inputs.axes, affine), strict=True))
 
 
-def _factors(bounds: Bounds, order: int) -> list[Array]:
-    """Magnitudes of all that a derivative of this order is a product of, beside x̂ and rstd."""
+def _factors(bounds: Bounds, order: int) -> list[Bounded]:
+    """All that a derivative of this order is a product of, beside x̂ and rstd."""
     names = ["weight", "dy", "tx", "tweight", *(("cx", "cweight") if order == 2 else ())]
-    return [np.abs(bounds.inputs.arrays[name]) for name in names if name in bounds.inputs.arrays]
+    return [bounds.bounded(name) for name in names if name in bounds.inputs.given]

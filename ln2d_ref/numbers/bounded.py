@@ -75,7 +75,7 @@ class Bounded:
     What an operation needs most often is `reach`, |value| + error; a product in a coarse arithmetic gives that, and not the error.
     """
 
-    __slots__ = ("_error", "_reach", "_size", "rounding", "value")
+    __slots__ = ("_error", "_largest", "_least", "_reach", "_size", "rounding", "value")
     __array_ufunc__ = None
 
     def __init__(self, value: Any, error: Any, rounding: Rounding, size: np.ndarray | None = None, reach: np.ndarray | None = None) -> None:
@@ -84,16 +84,18 @@ class Bounded:
         self._error = error
         self._size = size
         self._reach = reach
+        self._largest: float | None = None
+        self._least: float | None = None
 
     @classmethod
     def given(cls, value: Any, rounding: Rounding, *, flushable: bool) -> Bounded:
         """An input: exact, but for subnormals of the arithmetic where flushing them is allowed."""
-        size = magnitude(value)
-        error: Any = 0.0
-        if flushable and size.min(initial=rounding.flush) < rounding.flush:
-            small = (size < rounding.flush) & (size > 0)
-            error = np.where(small, size, 0.0) if small.any() else 0.0
-        return cls(value, error, rounding, size)
+        number = cls(value, 0.0, rounding)
+        if flushable and number.least < rounding.flush:
+            small = (number.size < rounding.flush) & (number.size > 0)
+            if small.any():
+                number._error = np.where(small, number.size, 0.0)
+        return number
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -107,6 +109,20 @@ class Bounded:
         if self._size is None:
             self._size = magnitude(self.value)
         return self._size
+
+    @property
+    def largest(self) -> float:
+        """The largest |value|, 0 of none."""
+        if self._largest is None:
+            self._largest = float(self.size.max(initial=0.0))
+        return self._largest
+
+    @property
+    def least(self) -> float:
+        """The least |value|, infinite of none."""
+        if self._least is None:
+            self._least = float(self.size.min(initial=np.inf))
+        return self._least
 
     @property
     def error(self) -> Any:
@@ -130,16 +146,27 @@ class Bounded:
 
     def _sum(self, value: Any, other: Bounded) -> Bounded:
         # u(|a| + |b|) and not u|a ± b|: a factor of the sum may have been distributed over it, and then each addend is rounded.
-        error = self.reach + other.reach
-        if self.rounding.coarse:
-            error *= 1.0 + self.rounding.unit
-            error -= self.size
-            error -= other.size
+        if self._error is None or other._error is None or self.shape != other.shape:
+            return self._losing(value, self._lost(), other._lost())
+        error = self._error + other._error
+        lost = self.size + other.size
+        lost += error
+        lost *= self.rounding.unit
+        lost += error
+        return Bounded(value, lost, self.rounding)
+
+    def _losing(self, value: Any, lost: np.ndarray, more: np.ndarray) -> Bounded:
+        return Bounded(value, np.add(lost, more, out=lost if lost.shape == value.shape else None), self.rounding)
+
+    def _lost(self) -> np.ndarray:
+        """error + u·reach: what a sum has of an operand's error, and loses by rounding it. An array of its own."""
+        if self._error is None:
+            lost = self.reach * (1.0 + self.rounding.unit)
+            lost -= self.size
         else:
-            error *= self.rounding.unit
-            error += self.error
-            error += other.error
-        return Bounded(value, error, self.rounding)
+            lost = self.reach * self.rounding.unit
+            lost += self._error
+        return lost
 
     def __neg__(self) -> Bounded:
         return Bounded(-self.value, self.error, self.rounding)
@@ -221,8 +248,9 @@ class Bounded:
 
     def shifted(self, bias: Bounded) -> Bounded:
         """self + bias, charged u|bias| more: the shift b - mean·scale is rounded, and then the sum again."""
-        y = self + bias
-        return Bounded(y.value, y.error + self.rounding.unit * bias.reach, self.rounding)
+        lost = bias._lost()
+        lost += self.rounding.unit * bias.reach
+        return self._losing(self.value + bias.value, self._lost(), lost)
 
     def rsqrt(self, eps: float) -> Bounded:
         """1/sqrt(self + eps), good to 2 ulp, of a number that is never negative.

@@ -27,6 +27,7 @@ FRAMEWORKS = {"torch", "torchvision", "triton", "jax", "flax", "tensorflow", "on
 TEST_TOOLS = {"hypothesis", "pytest", "mpmath", "pytest_benchmark"}
 
 ORDER = (
+    "memory",
     "semantics",
     "dtypes",
     "numbers",
