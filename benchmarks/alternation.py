@@ -6,6 +6,7 @@ import math
 import os
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import cycle
@@ -18,7 +19,7 @@ from ln2d_ref.memory import keep_freed_memory
 
 from .ratios import LEAST_PAIRS, Comparison, compare
 
-__all__ = ["Alternation", "Clock", "affordable", "now", "on_cpu", "on_cuda"]
+__all__ = ["PLACED_FOR", "Alternation", "Clock", "affordable", "now", "on_cpu", "on_cuda"]
 
 Timed = Callable[[], float]
 """Runs something, and returns how many seconds one run of it took."""
@@ -26,8 +27,11 @@ Timed = Callable[[], float]
 _LEAST_BLOCK = 1e-4
 """Seconds that a timed block lasts at least: below it the timer and the call show."""
 
-_LONG = 0.1
-"""Seconds from which on a call is not timed several times to learn how many make a block."""
+_LONG = 5e-3
+"""Seconds from which on a call is not timed several times to learn how many make a block: one does."""
+
+PLACED_FOR = 10
+"""Rounds until calls are put on other memory."""
 
 _TRIES = 8
 """Times that a short round is done until one is undisturbed: a thread that was stopped comes back to caches that others have filled."""
@@ -56,17 +60,29 @@ class Clock:
 
 
 class Alternation:
-    """Rounds of several timed calls, and the times so far: for a comparison of an implementation, a yardstick and a control."""
+    """Rounds of several timed calls, and the times so far: for a comparison of an implementation, a yardstick and a control.
 
-    def __init__(self, timed: Mapping[str, Timed], *, seed: int) -> None:
+    `timed` are the calls, or what gives them on other memory each time that it is asked, after every PLACED_FOR rounds. Where memory lies
+    changes a call's time by some per cent, by a third where it has many temporaries, and stays so for as long as nothing moves it.
+    """
+
+    def __init__(self, timed: Mapping[str, Timed] | Callable[[], Mapping[str, Timed]], *, seed: int) -> None:
         keep_freed_memory()  # else what was freed before decides whether a call's memory is cleared by the system, in midst of the rounds
-        self._timed = dict(timed)
+        self._place = timed if callable(timed) else None
+        self._timed: dict[str, Timed] = {} if callable(timed) else dict(timed)
         self._rng = np.random.default_rng(seed)
-        self.times: dict[str, list[float]] = {name: [] for name in timed}
+        self._rounds = 0
+        self.placing = 0.0
+        self.times: defaultdict[str, list[float]] = defaultdict(list)
         self._since = time.perf_counter(), _others_waited()
 
     def round(self) -> None:
         """Time every call once, in a drawn order; a short round in which this thread was stopped is done again, whichever call it hit."""
+        if self._place is not None and self._rounds % PLACED_FOR == 0:
+            start = time.perf_counter()
+            self._timed = {}  # whose memory is free before other is looked for
+            self._timed = dict(self._place())
+            self.placing = time.perf_counter() - start
         names = [list(self._timed)[k] for k in self._rng.permutation(len(self._timed))]
         for _ in range(_TRIES):
             slices, start = _account()[1], now()
@@ -75,13 +91,15 @@ class Alternation:
                 break
         for name, seconds in times.items():
             self.times[name].append(seconds)
+        self._rounds += 1
 
     def comparison(self, rounds: int, *, continued: int = 9) -> Comparison:
         """The comparison after this many rounds, those so far among them; what is not yet clear goes on by as many, `continued` times."""
         for turn in range(1, continued + 2):
-            while len(self.times["yardstick"]) < turn * rounds:
+            while self._rounds < turn * rounds:
                 self.round()
-            found = compare(*(self.times[name] for name in ("implementation", "yardstick", "control")), waiting=self._waiting())
+            times = (self.times[name] for name in ("implementation", "yardstick", "control"))
+            found = compare(*times, waiting=self._waiting(), placed_for=PLACED_FOR if self._place else None)
             if found.clear:
                 break
         return found
@@ -103,7 +121,8 @@ def affordable(alternation: Alternation, seconds: float) -> tuple[int, int]:
     """
     start = time.perf_counter()
     alternation.round()
-    possible = int(seconds / (time.perf_counter() - start))
+    once = time.perf_counter() - start - alternation.placing
+    possible = int(seconds / (once + alternation.placing / PLACED_FOR))
     return max(1, min(LEAST_PAIRS, possible)), int(possible >= 2 * LEAST_PAIRS)
 
 

@@ -48,9 +48,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--regress",
         type=percentage,
         metavar="PERCENT",
-        help="benchmarks: fail where a ratio's whole interval lies more than PERCENT above the baseline's ratio for this machine",
+        help="benchmarks: fail where a ratio's whole interval lies more than PERCENT above where the baseline's sessions put it",
     )
-    group.addoption("--record", action="store_true", help="benchmarks: put this run's ratios into the baseline, for this machine")
+    group.addoption("--record", action="store_true", help="benchmarks: add this session's ratios to the baseline, for this machine")
     group.addoption("--baseline", type=Path, default=baseline.PATH, metavar="PATH", help="benchmarks: file of the baseline")
 
 

@@ -74,8 +74,10 @@ class Comparison:
         return "slower" if self.ratio.low > 1.0 + LARGEST_CONTROL else "no different"
 
 
-def ratio_of(numerator: Sequence[float], denominator: Sequence[float], *, seed: int = 0) -> Ratio:
+def ratio_of(numerator: Sequence[float], denominator: Sequence[float], *, placed_for: int | None = None, seed: int = 0) -> Ratio:
     """Median of the pairs' ratios with its interval; the same times and seed give the same.
+
+    `placed_for`: so many pairs in a row were measured on the same memory, and the next ones on other; None where all were on the same.
 
     Raises ValueError where the two are of different length, empty, or hold a time that is not positive and finite.
     """
@@ -85,22 +87,33 @@ def ratio_of(numerator: Sequence[float], denominator: Sequence[float], *, seed: 
     if not (np.isfinite(times) & (times > 0)).all():
         raise ValueError("a time is not positive and finite")
     logs = np.log(times[0] / times[1])
-    median, low, high = (float(np.exp(value)) for value in (np.median(logs), *_interval(logs, np.random.default_rng(seed))))
+    median, low, high = (float(np.exp(value)) for value in (np.median(logs), *_interval(logs, placed_for, np.random.default_rng(seed))))
     return Ratio(median, low, high, logs.size)
 
 
 def compare(
-    implementation: Sequence[float], yardstick: Sequence[float], control: Sequence[float], *, waiting: float = 0.0, seed: int = 0
+    implementation: Sequence[float],
+    yardstick: Sequence[float],
+    control: Sequence[float],
+    *,
+    waiting: float = 0.0,
+    placed_for: int | None = None,
+    seed: int = 0,
 ) -> Comparison:
     """The comparison that times of the same rounds give; `control` are times of the yardstick, run once more in each round."""
-    return Comparison(ratio_of(implementation, yardstick, seed=seed), ratio_of(control, yardstick, seed=seed), waiting)
+    ratio, off = (ratio_of(times, yardstick, placed_for=placed_for, seed=seed) for times in (implementation, control))
+    return Comparison(ratio, off, waiting)
 
 
-def _interval(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    """Moving-block bootstrap interval of the median."""
+def _interval(values: np.ndarray, placed_for: int | None, rng: np.random.Generator) -> tuple[float, float]:
+    """Bootstrap interval of the median, of pairs on the same memory as a whole (Davison & Hinkley 1997, §3.8), else of moving blocks."""
     count = values.size
-    block = max(1, min(_BLOCK, count // 20))
-    starts = rng.integers(count, size=(_RESAMPLES, -(-count // block)))
+    if placed_for is None or count < 2 * placed_for:
+        block = max(1, min(_BLOCK, count // 20))
+        starts = rng.integers(count, size=(_RESAMPLES, -(-count // block)))
+    else:
+        block = placed_for
+        starts = block * rng.integers(count // block, size=(_RESAMPLES, count // block))
     places = (starts[:, :, None] + np.arange(block)) % count
     medians = np.median(values[places.reshape(_RESAMPLES, -1)[:, :count]], axis=1)
     low, high = np.quantile(medians, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])

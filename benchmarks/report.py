@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 import pytest
 
 from . import baseline
+from .baseline import LEAST_SESSIONS, expected_at_most
 from .machine import machine
 from .ratios import Comparison, Ratio
 
@@ -27,14 +30,14 @@ class Report:
     lines: list[str] = field(default_factory=list)
     goals: list[str] = field(default_factory=list)
 
-    def add(self, name: str, device: str, comparison: Comparison, line: str) -> Ratio | None:
-        """Keep a result; the baseline's ratio for it on this machine, or None."""
+    def add(self, name: str, device: str, comparison: Comparison, line: str) -> Sequence[Ratio]:
+        """Keep a result; the baseline's ratios for it on this machine."""
         self.lines.append(line)
         where = machine(device)
         if comparison.verdict not in _UNDECIDED:
             self.ratios.setdefault(where, {})[name] = comparison.ratio
-        before = self.known.get(where, {}).get(name)
-        if before is None:
+        before = self.known.get(where, {}).get(name, ())
+        if len(before) < LEAST_SESSIONS:
             self.missing.add(where)
         return before
 
@@ -43,7 +46,10 @@ class Report:
         notes = []
         if regress is not None and not record:
             for where in sorted(self.missing):
-                notes.append(f"{path.name} has no ratio for some of these on {where}: they pass; --record puts them there")
+                notes.append(
+                    f"{path.name} has fewer than {LEAST_SESSIONS} sessions of some of these on {where}: they pass; "
+                    "each run with --record adds one, and it takes 5 to tell 10 %"
+                )
         if record and self.ratios:
             known = self.known
             for where, ratios in self.ratios.items():
@@ -56,11 +62,15 @@ class Report:
 REPORT: pytest.StashKey[Report] = pytest.StashKey()
 
 
-def regression(comparison: Comparison, before: Ratio | None, percent: float) -> str | None:
-    """What is to be said where a conclusive ratio lies wholly more than `percent` above that of the baseline, else None."""
-    if before is None or comparison.verdict in _UNDECIDED:
+def regression(comparison: Comparison, before: Sequence[Ratio], percent: float) -> str | None:
+    """What is to be said where a conclusive ratio lies wholly more than `percent` above where the baseline's sessions put it, else None."""
+    if len(before) < LEAST_SESSIONS or comparison.verdict in _UNDECIDED:
         return None
-    ratio = comparison.ratio
-    if not ratio.beyond(before.median, percent):
+    ratio, most = comparison.ratio, expected_at_most(before)
+    if not ratio.beyond(most, percent):
         return None
-    return f"{ratio} times the yardstick, but {before} in the baseline: {ratio.median / before.median - 1:.1%} more (--regress {percent:g})"
+    centre = median(each.median for each in before)
+    return (
+        f"{ratio} times the yardstick, but {centre:.3f} in the baseline, whose {len(before)} sessions let one more lie up to {most:.3f}: "
+        f"{ratio.median / centre - 1:.1%} more (--regress {percent:g})"
+    )

@@ -13,7 +13,7 @@ from .judging import judged
 from .ratios import LEAST_PAIRS, LONGEST_WAIT
 from .report import Report, regression
 from .settings import Setting
-from .workloads import contenders
+from .workloads import Contenders
 
 _QUICK_SECONDS = 8.0
 """Seconds that `--quick` gives one comparison: 18 of an implementation of `channel` take less than three minutes."""
@@ -35,8 +35,8 @@ def test_time(
     for each in (implementation, yardstick):
         if setting.dtype not in each.dtypes:
             pytest.skip(f"{each.name} is declared for {', '.join(each.dtypes)}")
-    work, calls = contenders(implementation, yardstick, setting)
-    alternation = Alternation(calls, seed=0)
+    contenders = Contenders(implementation, yardstick, setting)
+    alternation = Alternation(contenders.placed if setting.device == "cpu" else contenders.placed(), seed=0)
     clock: Clock = request.node.get_closest_marker("benchmark").kwargs["timer"]
     rounds, continued = LEAST_PAIRS, 9
     if request.config.getoption("--quick"):
@@ -48,7 +48,7 @@ def test_time(
 
     benchmark.pedantic(a_round, rounds=rounds)
     try:
-        verdict = judged(work, setting)
+        verdict = judged(contenders.work, setting)
     except Violation as violation:
         pytest.fail(str(violation), pytrace=False)
     if not benchmark.enabled:  # --benchmark-disable runs one round, which says nothing of time

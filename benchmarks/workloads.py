@@ -7,14 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from ln2d_ref import Implementation
 
 from .alternation import Timed, on_cpu, on_cuda
+from .placement import Padding, other_memory
 from .settings import Setting
 
-__all__ = ["Arguments", "Workload", "arguments", "contenders", "copying", "workload"]
+__all__ = ["Arguments", "Contenders", "Workload", "arguments", "copying", "workload"]
 
 EPS = 1e-6
 """ConvNeXt's."""
@@ -74,16 +76,36 @@ def workload(implementation: Implementation, setting: Setting, sets: list[Argume
     return Workload(implementation, given, eps, timed, results, differentiated)
 
 
-def contenders(implementation: Implementation, yardstick: Implementation, setting: Setting) -> tuple[Workload, dict[str, Timed]]:
-    """The implementation's workload, and what is timed in a round: it, the yardstick, the control and a copy.
+class Contenders:
+    """What is timed in a round: the implementation, the yardstick, the control and a copy.
 
     x and dy are the same for all; parameters and results are each one's own. Were they the control's and the yardstick's together, a cache
     would hold them since the other's turn, and the implementation alone would pay: by up to 16 % where they fill a cache.
     """
-    sets = arguments(setting)
-    work, other, control = (workload(each, setting, sets) for each in (implementation, yardstick, yardstick))
-    timed = {"implementation": work.timed, "yardstick": other.timed, "control": control.timed, "copy": copying(setting, sets)}
-    return work, timed
+
+    def __init__(self, implementation: Implementation, yardstick: Implementation, setting: Setting) -> None:
+        self.implementation, self.yardstick, self.setting = implementation, yardstick, setting
+        self._drawn = arguments(setting)
+        self._rng = np.random.default_rng(0)
+        self._placed: tuple[Padding, Workload] | None = None
+
+    @property
+    def work(self) -> Workload:
+        """The implementation's workload, as it was placed last."""
+        if self._placed is None:
+            raise LookupError("nothing has been placed")
+        return self._placed[1]
+
+    def placed(self) -> dict[str, Timed]:
+        """The calls by name, on other memory than before; on CUDA on as many copies as there are, each in its turn."""
+        self._placed = None
+        setting, sets, padding = self.setting, self._drawn, []
+        if setting.device == "cpu":
+            padding = other_memory(self._rng)
+            sets = [Arguments(*(each.clone() for each in vars(one).values())) for one in sets]
+        work, other, control = (workload(each, setting, sets) for each in (self.implementation, self.yardstick, self.yardstick))
+        self._placed = padding, work
+        return {"implementation": work.timed, "yardstick": other.timed, "control": control.timed, "copy": copying(setting, sets)}
 
 
 def _prepared(

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ class Case:
         """Whether every argument is laid out densely."""
         return not self.layouts
 
-    @property
+    @cached_property
     def finite(self) -> bool:
         """Whether no argument holds a NaN or infinity."""
         return all(bool(np.isfinite(array).all()) for array in self.arrays.values())
