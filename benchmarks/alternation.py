@@ -30,8 +30,8 @@ _LEAST_BLOCK = 1e-4
 _LONG = 5e-3
 """Seconds from which on a call is not timed several times to learn how many make a block: one does."""
 
-PLACED_FOR = 10
-"""Rounds until calls are put on other memory."""
+PLACED_FOR = 5
+"""Rounds until calls are put on other memory: an interval from 20 places, the fewest in 100 pairs, covers nearly as often as it says."""
 
 _TRIES = 8
 """Times that a short round is done until one is undisturbed: a thread that was stopped comes back to caches that others have filled."""
@@ -71,14 +71,15 @@ class Alternation:
         self._place = timed if callable(timed) else None
         self._timed: dict[str, Timed] = {} if callable(timed) else dict(timed)
         self._rng = np.random.default_rng(seed)
-        self._rounds = 0
+        self.rounds = 0
         self.placing = 0.0
         self.times: defaultdict[str, list[float]] = defaultdict(list)
         self._since = time.perf_counter(), _others_waited()
 
     def round(self) -> None:
         """Time every call once, in a drawn order; a short round in which this thread was stopped is done again, whichever call it hit."""
-        if self._place is not None and self._rounds % PLACED_FOR == 0:
+        self.placing = 0.0
+        if self._place is not None and self.rounds % PLACED_FOR == 0:
             start = time.perf_counter()
             self._timed = {}  # whose memory is free before other is looked for
             self._timed = dict(self._place())
@@ -91,12 +92,12 @@ class Alternation:
                 break
         for name, seconds in times.items():
             self.times[name].append(seconds)
-        self._rounds += 1
+        self.rounds += 1
 
     def comparison(self, rounds: int, *, continued: int = 9) -> Comparison:
         """The comparison after this many rounds, those so far among them; what is not yet clear goes on by as many, `continued` times."""
         for turn in range(1, continued + 2):
-            while self._rounds < turn * rounds:
+            while self.rounds < turn * rounds:
                 self.round()
             times = (self.times[name] for name in ("implementation", "yardstick", "control"))
             found = compare(*times, waiting=self._waiting(), placed_for=PLACED_FOR if self._place else None)

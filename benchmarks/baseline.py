@@ -17,7 +17,7 @@ from typing import Any
 
 from .ratios import Ratio
 
-__all__ = ["LEAST_SESSIONS", "MOST_SESSIONS", "PATH", "Baseline", "expected_at_most", "read", "recorded", "write"]
+__all__ = ["LEAST_SESSIONS", "MOST_SESSIONS", "PATH", "Baseline", "expected_at_most", "middle", "read", "recorded", "write"]
 
 PATH = Path(__file__).with_name("baseline.json")
 FORMAT, VERSION = "ln2d_ref.baseline", 2
@@ -65,6 +65,11 @@ def expected_at_most(sessions: Sequence[Ratio]) -> float:
     return math.exp(fmean(logs) + _STUDENT[count - 2] * stdev(logs) * math.sqrt(1.0 + 1.0 / count))
 
 
+def middle(sessions: Sequence[Ratio]) -> float:
+    """The geometric mean of the sessions' ratios."""
+    return math.exp(fmean(math.log(ratio.median) for ratio in sessions))
+
+
 def _sessions(path: Path, machine: str, benchmark: str, entry: Any) -> list[Ratio]:
     if not isinstance(entry, list) or not 1 <= len(entry) <= MOST_SESSIONS:
         raise ValueError(f"{path}: {benchmark!r} on {machine!r} is {entry!r}, but must be a list of 1 to {MOST_SESSIONS} sessions' ratios")
@@ -83,10 +88,11 @@ def _ratio(path: Path, machine: str, benchmark: str, fields: Any) -> Ratio:
     return Ratio(**fields)
 
 
-def recorded(baseline: Baseline, machine: str, ratios: Mapping[str, Ratio]) -> Baseline:
-    """The baseline with a session's ratios on a machine put to the earlier ones."""
+def recorded(baseline: Baseline, machine: str, ratios: Mapping[str, Ratio], *, afresh: bool = False) -> Baseline:
+    """The baseline with a session's ratios on a machine put to the earlier ones of the same code; `afresh`, in place of them."""
     before = baseline.get(machine, {})
-    added = {benchmark: [*before.get(benchmark, ()), ratio][-MOST_SESSIONS:] for benchmark, ratio in ratios.items()}
+    earlier: Mapping[str, Sequence[Ratio]] = {} if afresh else before
+    added = {benchmark: [*earlier.get(benchmark, ()), ratio][-MOST_SESSIONS:] for benchmark, ratio in ratios.items()}
     return {**baseline, machine: {**before, **added}}
 
 

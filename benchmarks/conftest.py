@@ -51,6 +51,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="benchmarks: fail where a ratio's whole interval lies more than PERCENT above where the baseline's sessions put it",
     )
     group.addoption("--record", action="store_true", help="benchmarks: add this session's ratios to the baseline, for this machine")
+    group.addoption(
+        "--record-afresh", action="store_true", help="benchmarks: put them in place of earlier sessions', as after a change that was meant"
+    )
     group.addoption("--baseline", type=Path, default=baseline.PATH, metavar="PATH", help="benchmarks: file of the baseline")
 
 
@@ -75,7 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_AGAINST] = None if option("--against") is None else load(option("--against"))
     except (ValueError, TypeError, ImportError, AttributeError) as error:
         raise pytest.UsageError(str(error)) from None
-    config.stash[REPORT] = Report(known)
+    config.stash[REPORT] = Report(known, config.getoption("--regress"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -154,7 +157,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("the suite itself")
         for line in report.goals:
             terminalreporter.line(line)
-    for note in report.finished(config.getoption("--baseline"), record=config.getoption("--record"), regress=config.getoption("--regress")):
+    afresh = config.getoption("--record-afresh")
+    for note in report.finished(config.getoption("--baseline"), record=afresh or config.getoption("--record"), afresh=afresh):
         terminalreporter.line(note)
 
 

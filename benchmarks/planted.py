@@ -77,9 +77,10 @@ def measured(samples: int, pairs: int) -> Comparison:
     def placed() -> Mapping[str, Timed]:
         held[:] = []
         held[:] = other_memory(rng)
-        x, weight, bias = (torch.randn(size) for size in (_SHAPE, _SHAPE[1:2], _SHAPE[1:2]))
+        x = torch.randn(_SHAPE)
 
         def call(count: int) -> Callable[[], Any]:
+            weight, bias = (torch.randn(_SHAPE[1]) for _ in range(2))
             return lambda: fn(x[:count], weight, bias, 1e-6)
 
         own = {"implementation": samples, "yardstick": _SAMPLES["A/A"], "control": _SAMPLES["A/A"]}
@@ -91,7 +92,7 @@ def measured(samples: int, pairs: int) -> Comparison:
 def _measured_apart(kind: str, pairs: int) -> Comparison:
     """The same in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.planted", "--once", kind, "--pairs", str(pairs)]
-    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
     return Comparison(Ratio(**found["ratio"]), Ratio(**found["control"]), found["waiting"])
 
 

@@ -10,11 +10,11 @@ from statistics import median
 import pytest
 
 from . import baseline
-from .baseline import LEAST_SESSIONS, expected_at_most
+from .baseline import LEAST_SESSIONS, expected_at_most, middle
 from .machine import machine
 from .ratios import Comparison, Ratio
 
-__all__ = ["REPORT", "Report", "regression"]
+__all__ = ["REPORT", "Report", "regression", "told_from"]
 
 _UNDECIDED = ("inconclusive", "too few pairs")
 """Verdicts of comparisons that are neither held against a baseline nor put into one."""
@@ -25,52 +25,76 @@ class Report:
     """Results of a session, beside the baseline that was there before."""
 
     known: baseline.Baseline
+    regress: float | None = None
     ratios: dict[str, dict[str, Ratio]] = field(default_factory=dict)
-    missing: set[str] = field(default_factory=set)
+    left_out: list[str] = field(default_factory=list)
+    passed_by: list[str] = field(default_factory=list)
+    told_from: list[float] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     goals: list[str] = field(default_factory=list)
 
-    def add(self, name: str, device: str, comparison: Comparison, line: str) -> Sequence[Ratio]:
-        """Keep a result; the baseline's ratios for it on this machine."""
+    def add(self, name: str, device: str, comparison: Comparison, line: str) -> str | None:
+        """Keep a result; what is to be said where it is a regression, which is not kept for the baseline."""
         self.lines.append(line)
         where = machine(device)
-        if comparison.verdict not in _UNDECIDED:
-            self.ratios.setdefault(where, {})[name] = comparison.ratio
         before = self.known.get(where, {}).get(name, ())
-        if len(before) < LEAST_SESSIONS:
-            self.missing.add(where)
-        return before
+        slower = None
+        if self.regress is not None and len(before) < LEAST_SESSIONS:
+            self.passed_by.append(name)
+        elif self.regress is not None and comparison.verdict not in _UNDECIDED:
+            slower = regression(comparison, before, self.regress)
+            self.told_from.append(told_from(comparison.ratio, before, self.regress))
+        if slower is None and comparison.verdict not in _UNDECIDED:
+            self.ratios.setdefault(where, {})[name] = comparison.ratio
+        else:
+            self.left_out.append(name)
+        return slower
 
-    def finished(self, path: Path, *, record: bool, regress: float | None) -> list[str]:
-        """Record the ratios where that is asked for; what there is to say of the baseline."""
+    def finished(self, path: Path, *, record: bool, afresh: bool = False) -> list[str]:
+        """Record the ratios where that is asked for, in place of earlier sessions' or beside them; what there is to say of the baseline."""
         notes = []
-        if regress is not None and not record:
-            for where in sorted(self.missing):
-                notes.append(
-                    f"{path.name} has fewer than {LEAST_SESSIONS} sessions of some of these on {where}: they pass; "
-                    "each run with --record adds one, and it takes 5 to tell 10 %"
-                )
-        if record and self.ratios:
+        if self.told_from:
+            notes.append(
+                f"--regress {self.regress:g}: {len(self.told_from)} ratios held against {path.name}; as sessions differ, a slowdown is "
+                f"told from {median(self.told_from):.0%} on in half of them, from {max(self.told_from):.0%} on in all"
+            )
+        if self.passed_by:
+            notes.append(
+                f"{path.name} has fewer than {LEAST_SESSIONS} sessions on this machine of {_named(self.passed_by)}: passed; each run with "
+                "--record adds a session"
+            )
+        if record:
             known = self.known
             for where, ratios in self.ratios.items():
-                known = baseline.recorded(known, where, ratios)
+                known = baseline.recorded(known, where, ratios, afresh=afresh)
                 notes.append(f"{path}: {len(ratios)} ratios recorded for {where}")
-            baseline.write(path, known)
+            if self.left_out:
+                notes.append(f"not recorded, as undecided or a regression: {_named(self.left_out)}")
+            if self.ratios:
+                baseline.write(path, known)
         return notes
+
+
+def _named(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 REPORT: pytest.StashKey[Report] = pytest.StashKey()
 
 
 def regression(comparison: Comparison, before: Sequence[Ratio], percent: float) -> str | None:
-    """What is to be said where a conclusive ratio lies wholly more than `percent` above where the baseline's sessions put it, else None."""
+    """What is to be said where a conclusive ratio lies wholly more than `percent` above what the sessions let one more be, else None."""
     if len(before) < LEAST_SESSIONS or comparison.verdict in _UNDECIDED:
         return None
     ratio, most = comparison.ratio, expected_at_most(before)
     if not ratio.beyond(most, percent):
         return None
-    centre = median(each.median for each in before)
     return (
-        f"{ratio} times the yardstick, but {centre:.3f} in the baseline, whose {len(before)} sessions let one more lie up to {most:.3f}: "
-        f"{ratio.median / centre - 1:.1%} more (--regress {percent:g})"
+        f"{ratio} times the yardstick, but {middle(before):.3f} in the baseline, whose {len(before)} sessions let one more lie up to "
+        f"{most:.3f}: {ratio.median / middle(before) - 1:.1%} more (--regress {percent:g})"
     )
+
+
+def told_from(ratio: Ratio, before: Sequence[Ratio], percent: float) -> float:
+    """The slowdown from which on a ratio with such an interval fails, as a part of 1."""
+    return expected_at_most(before) / middle(before) * (1.0 + percent / 100.0) * (ratio.median / ratio.low) - 1.0

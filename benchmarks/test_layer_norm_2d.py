@@ -11,7 +11,7 @@ from ln2d_ref import Implementation, Violation
 from .alternation import Alternation, Clock, affordable
 from .judging import judged
 from .ratios import LEAST_PAIRS, LONGEST_WAIT
-from .report import Report, regression
+from .report import Report
 from .settings import Setting
 from .workloads import Contenders
 
@@ -46,7 +46,7 @@ def test_time(
         alternation.round()
         clock.now += alternation.times["implementation"][-1]
 
-    benchmark.pedantic(a_round, rounds=rounds)
+    benchmark.pedantic(a_round, rounds=max(1, rounds - alternation.rounds))
     try:
         verdict = judged(contenders.work, setting)
     except Violation as violation:
@@ -84,8 +84,6 @@ def test_time(
         + (f"threads waited {comparison.waiting:.0%}  " if comparison.waiting > LONGEST_WAIT else "")
         + f"{rate:6.2f} GB/s, {rate / copy_rate:.2f} of a copy  {verdict}"
     )
-    before = report.add(name, setting.device, comparison, line)
-    percent = request.config.getoption("--regress")
-    slower = None if percent is None else regression(comparison, before, percent)
+    slower = report.add(name, setting.device, comparison, line)
     if slower is not None:
         pytest.fail(f"{name}: {slower}", pytrace=False)

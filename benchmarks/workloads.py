@@ -118,8 +118,8 @@ def _prepared(
         if combination in ("both", name):
             parameter: torch.Tensor = getattr(arguments, name)
             if implementation.affine_shape == "element":
-                parameter = parameter[:, None, None].expand(setting.shape[1:]).contiguous()
-            given[name] = parameter
+                parameter = parameter[:, None, None].expand(setting.shape[1:])
+            given[name] = parameter.clone(memory_format=torch.contiguous_format)
     results: dict[str, Any] = {}
 
     def forward() -> Any:

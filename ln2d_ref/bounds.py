@@ -25,10 +25,10 @@ __all__ = ["Bounds", "expect"]
 Array = np.ndarray
 
 _BLOCK = 1 << 16
-"""Elements of a block of x, to which all of a smaller one belongs."""
+"""Elements up to which all of x is one block, and of a block of a larger one, unless it has many channels."""
 
-_NARROWEST = 64
-"""Pixels that a block has at least, however many channels: NumPy's loops run along them."""
+_NARROWEST, _LARGEST_BLOCK = 64, 1 << 18
+"""Pixels that a block has at least, since NumPy's loops run along them, where that makes no more than so many elements."""
 
 _BUFFER = 256
 """Elements of NumPy's buffer: it copies rows shorter than that into the buffer before it broadcasts against them."""
@@ -169,7 +169,7 @@ def _expected_in_blocks(inputs: Inputs, arithmetic: DType) -> dict[str, Expected
     rules: dict[str, Array] = {}
     sums: dict[str, tuple[Bounded, bool]] = {}
     samples = max(1, _BLOCK // (c * h * w))
-    pixels = _evenly(h * w, max(_NARROWEST, _BLOCK // c))
+    pixels = _evenly(h * w, max(1, _BLOCK // c, min(_NARROWEST, _LARGEST_BLOCK // c)))
     if pixels >= _BUFFER:
         np.setbufsize(_BUFFER)
     for first, start in product(range(0, n, samples), range(0, h * w, pixels)):

@@ -197,3 +197,19 @@ def test_a_large_input_gives_the_same_in_blocks(shape, block, dtype, monkeypatch
         assert np.max(np.abs(blocks[name].value - whole[name].value) / whole[name].bound) < 1e-6
         assert np.max(np.abs(blocks[name].bound / whole[name].bound - 1.0)) < 2.0**-20, "what bounds in float64 are good to"
     assert all(blocks[name].dtype is whole[name].dtype and blocks[name].rule is None for name in whole)
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0, 0), (1, 2, 4, 4)], ids=["first block", "last block"])
+@pytest.mark.parametrize("blocks", [False, True])
+@pytest.mark.parametrize("semantics", ["channel", "sample"])
+def test_dbias_is_undecided_where_the_sum_over_all_of_dy_could_overflow(semantics, blocks, place, monkeypatch):
+    """M·max|dy| just within largest/2⁴, and just beyond it, M being all elements, in whichever block the largest lies."""
+    shape = (2, 3, 5, 5)
+    x, dy = np.random.default_rng(0).standard_normal(shape).astype(np.float32), np.zeros(shape, np.float32)
+    if blocks:
+        monkeypatch.setattr(bounds, "_NARROWEST", 1)
+        monkeypatch.setattr(bounds, "_BLOCK", 12)
+    limit = float(np.finfo(np.float32).max) / 16 / dy.size
+    for factor, undecided in ((0.999, 0), (1.001, 3)):
+        dy[place] = limit * factor
+        assert bounds.expect(x, None, np.ones(3, np.float32), dy, semantics=semantics)["dbias"].undecided == undecided
