@@ -72,19 +72,24 @@ class Alternation:
         self._timed: dict[str, Timed] = {} if callable(timed) else dict(timed)
         self._rng = np.random.default_rng(seed)
         self.rounds = 0
+        self._order: list[str] = []
         self.placing = 0.0
         self.times: defaultdict[str, list[float]] = defaultdict(list)
         self._since = time.perf_counter(), _others_waited()
 
     def round(self) -> None:
-        """Time every call once, in a drawn order; a short round in which this thread was stopped is done again, whichever call it hit."""
+        """Time every call once, in an order that is drawn, and turned round in the next.
+
+        A short round in which this thread was stopped is done again, whichever call it hit.
+        """
         self.placing = 0.0
         if self._place is not None and self.rounds % PLACED_FOR == 0:
             start = time.perf_counter()
             self._timed = {}  # whose memory is free before other is looked for
             self._timed = dict(self._place())
             self.placing = time.perf_counter() - start
-        names = [list(self._timed)[k] for k in self._rng.permutation(len(self._timed))]
+        drawn = [list(self._timed)[k] for k in self._rng.permutation(len(self._timed))]
+        names = self._order = self._order[::-1] if self.rounds % 2 else drawn  # turned round: each comes after each other as often
         for _ in range(_TRIES):
             slices, start = _account()[1], now()
             times = {name: self._timed[name]() for name in names}

@@ -78,6 +78,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_AGAINST] = None if option("--against") is None else load(option("--against"))
     except (ValueError, TypeError, ImportError, AttributeError) as error:
         raise pytest.UsageError(str(error)) from None
+    folder = config.getoption("--baseline").parent
+    if (config.getoption("--record") or config.getoption("--record-afresh")) and not folder.is_dir():
+        raise pytest.UsageError(f"--baseline is {config.getoption('--baseline')}, but {folder} is no folder")
     config.stash[REPORT] = Report(known, config.getoption("--regress"))
 
 
@@ -151,7 +154,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.line(line)
         terminalreporter.line(
             f"A/A: the yardstick over itself; off by more than {LARGEST_CONTROL:.0%}, or where other threads of this process waited "
-            "for a processor, a result is inconclusive"
+            "for a processor (OMP_NUM_THREADS=1 has none), a result is inconclusive"
         )
     if report.goals:
         terminalreporter.section("the suite itself")

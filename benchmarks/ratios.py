@@ -64,14 +64,17 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """In one word or two; a difference that a control may show is none."""
+        """In one word or two; a difference that a control may show is none, and an interval that reaches further is unclear."""
         if self.ratio.pairs < LEAST_PAIRS:
             return "too few pairs"
         if not self.conclusive:
             return "inconclusive"
         if self.ratio.high < 1.0 / (1.0 + LARGEST_CONTROL):
             return "faster"
-        return "slower" if self.ratio.low > 1.0 + LARGEST_CONTROL else "no different"
+        if self.ratio.low > 1.0 + LARGEST_CONTROL:
+            return "slower"
+        furthest = (1.0 + LARGEST_CONTROL) * (1.0 + NARROW)
+        return "no different" if 1.0 / furthest <= self.ratio.low and self.ratio.high <= furthest else "unclear"
 
 
 def ratio_of(numerator: Sequence[float], denominator: Sequence[float], *, placed_for: int | None = None, seed: int = 0) -> Ratio:
@@ -117,4 +120,5 @@ def _interval(values: np.ndarray, placed_for: int | None, rng: np.random.Generat
     places = (starts[:, :, None] + np.arange(block)) % count
     medians = np.median(values[places.reshape(_RESAMPLES, -1)[:, :count]], axis=1)
     low, high = np.quantile(medians, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
-    return float(low), float(high)
+    median = float(np.median(values))  # which may lie outside where the last pairs make no whole block
+    return min(float(low), median), max(float(high), median)

@@ -12,12 +12,14 @@ import pytest
 from . import baseline
 from .baseline import LEAST_SESSIONS, expected_at_most, middle
 from .machine import machine
-from .ratios import Comparison, Ratio
+from .ratios import LONGEST_WAIT, Comparison, Ratio
 
 __all__ = ["REPORT", "Report", "regression", "told_from"]
 
 _UNDECIDED = ("inconclusive", "too few pairs")
-"""Verdicts of comparisons that are neither held against a baseline nor put into one."""
+"""Verdicts of comparisons that are not put into a baseline, and held against one only where they are beyond doubt."""
+
+_DOUBT = 2.0
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Report:
     ratios: dict[str, dict[str, Ratio]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     passed_by: list[str] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
     told_from: list[float] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     goals: list[str] = field(default_factory=list)
@@ -41,9 +44,12 @@ class Report:
         slower = None
         if self.regress is not None and len(before) < LEAST_SESSIONS:
             self.passed_by.append(name)
-        elif self.regress is not None and comparison.verdict not in _UNDECIDED:
+        elif self.regress is not None:
             slower = regression(comparison, before, self.regress)
-            self.told_from.append(told_from(comparison.ratio, before, self.regress))
+            if comparison.verdict not in _UNDECIDED:
+                self.told_from.append(told_from(comparison.ratio, before, self.regress))
+            elif slower is None:
+                self.undecided.append(name)
         if slower is None and comparison.verdict not in _UNDECIDED:
             self.ratios.setdefault(where, {})[name] = comparison.ratio
         else:
@@ -58,6 +64,8 @@ class Report:
                 f"--regress {self.regress:g}: {len(self.told_from)} ratios held against {path.name}; as sessions differ, a slowdown is "
                 f"told from {median(self.told_from):.0%} on in half of them, from {max(self.told_from):.0%} on in all"
             )
+        if self.undecided:
+            notes.append(f"not held against it, as inconclusive or of too few pairs: {_named(self.undecided)}")
         if self.passed_by:
             notes.append(
                 f"{path.name} has fewer than {LEAST_SESSIONS} sessions on this machine of {_named(self.passed_by)}: passed; each run with "
@@ -83,11 +91,16 @@ REPORT: pytest.StashKey[Report] = pytest.StashKey()
 
 
 def regression(comparison: Comparison, before: Sequence[Ratio], percent: float) -> str | None:
-    """What is to be said where a conclusive ratio lies wholly more than `percent` above what the sessions let one more be, else None."""
-    if len(before) < LEAST_SESSIONS or comparison.verdict in _UNDECIDED:
+    """What is to be said where a ratio lies wholly more than `percent` above what the sessions let one more be, else None.
+
+    One that is undecided must lie twice as high: what is so slow that it disturbs the control, or leaves no time for a hundred pairs, is
+    told all the same. Where other threads waited nothing is told, since a long call is hit more often.
+    """
+    if len(before) < LEAST_SESSIONS or comparison.waiting > LONGEST_WAIT:
         return None
     ratio, most = comparison.ratio, expected_at_most(before)
-    if not ratio.beyond(most, percent):
+    doubt = _DOUBT if comparison.verdict in _UNDECIDED else 1.0
+    if not ratio.beyond(most * doubt, percent):
         return None
     return (
         f"{ratio} times the yardstick, but {middle(before):.3f} in the baseline, whose {len(before)} sessions let one more lie up to "

@@ -13,7 +13,7 @@ from .judging import judged
 from .ratios import LEAST_PAIRS, LONGEST_WAIT
 from .report import Report
 from .settings import Setting
-from .workloads import Contenders
+from .workloads import Contenders, Workload
 
 _QUICK_SECONDS = 8.0
 """Seconds that `--quick` gives one comparison: 18 of an implementation of `channel` take less than three minutes."""
@@ -47,10 +47,9 @@ def test_time(
         clock.now += alternation.times["implementation"][-1]
 
     benchmark.pedantic(a_round, rounds=max(1, rounds - alternation.rounds))
-    try:
-        verdict = judged(contenders.work, setting)
-    except Violation as violation:
-        pytest.fail(str(violation), pytrace=False)
+    verdict, wrong = _judged(contenders.work, setting)
+    if wrong:
+        pytest.fail(verdict, pytrace=False)
     if not benchmark.enabled:  # --benchmark-disable runs one round, which says nothing of time
         return
     comparison = alternation.comparison(rounds, continued=continued)
@@ -87,3 +86,11 @@ def test_time(
     slower = report.add(name, setting.device, comparison, line)
     if slower is not None:
         pytest.fail(f"{name}: {slower}", pytrace=False)
+
+
+def _judged(work: Workload, setting: Setting) -> tuple[str, bool]:
+    """What the judge says of what was timed, and whether that is a violation: one whose traceback would say it twice."""
+    try:
+        return judged(work, setting), False
+    except Violation as violation:
+        return str(violation), True

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ln2d_ref import Implementation
+from ln2d_ref.implementations.module import module_size
 
 from .alternation import Timed, on_cpu, on_cuda
 from .placement import Padding, other_memory
@@ -121,14 +122,16 @@ def _prepared(
                 parameter = parameter[:, None, None].expand(setting.shape[1:])
             given[name] = parameter.clone(memory_format=torch.contiguous_format)
     results: dict[str, Any] = {}
+    if setting.direction == "backward":
+        given = {name: tensor.detach().requires_grad_() for name, tensor in given.items()}
+    call = _call(implementation, given, eps)
 
     def forward() -> Any:
-        results["y"] = implementation.fn(given["x"], given.get("weight"), given.get("bias"), eps)
+        results["y"] = call()
         return results["y"]
 
     if setting.direction == "forward":
         return given, results, lambda dy: {}, forward
-    given = {name: tensor.detach().requires_grad_() for name, tensor in given.items()}
     y = forward()
     leaves, names = list(given.values()), [f"d{name}" for name in given]
     given["dy"] = arguments.dy
@@ -140,6 +143,20 @@ def _prepared(
         results.update(zip(names, torch.autograd.grad(y, leaves, arguments.dy, retain_graph=True), strict=True))
 
     return given, results, differentiated, backward
+
+
+def _call(implementation: Implementation, given: dict[str, torch.Tensor], eps: float) -> Callable[[], Any]:
+    """The call on what is given; of a module class, one module's that has the parameters as its own, as users call it.
+
+    How it is judged, by torch.func.functional_call, takes longer than a small kernel.
+    """
+    if implementation.module_class is None:
+        return lambda: implementation.fn(given["x"], given.get("weight"), given.get("bias"), eps)
+    module = implementation.module_class(module_size(tuple(given["x"].shape), implementation.affine_shape), eps=eps).to(given["x"])
+    for name in given.keys() - {"x"}:
+        given[name] = torch.nn.Parameter(given[name].detach(), given[name].requires_grad)
+        setattr(module, name, given[name])
+    return lambda: module(given["x"])
 
 
 def copying(setting: Setting, sets: list[Arguments]) -> Timed:
