@@ -61,8 +61,8 @@ def expected_at_most(sessions: Sequence[Ratio]) -> float:
     count = len(sessions)
     if not 2 <= count <= MOST_SESSIONS:
         raise ValueError(f"{count} sessions are given, but must be 2 to {MOST_SESSIONS}")
-    logs = [math.log(ratio.median) for ratio in sessions]
-    return math.exp(fmean(logs) + _STUDENT[count - 2] * stdev(logs) * math.sqrt(1.0 + 1.0 / count))
+    spread = stdev(math.log(ratio.median) for ratio in sessions)
+    return middle(sessions) * math.exp(_STUDENT[count - 2] * spread * math.sqrt(1.0 + 1.0 / count))
 
 
 def middle(sessions: Sequence[Ratio]) -> float:

@@ -69,19 +69,19 @@ def pytest_configure(config: pytest.Config) -> None:
     """Read the baseline and load what is timed, so that a wrong option is told before anything is run."""
     if config.getoption("numprocesses", None) and not config.getoption("--benchmark-disable"):
         raise pytest.UsageError("-n (pytest-xdist) is given, but what is timed needs the machine for itself: leave it out")
+    option = config.getoption
     try:
-        known = baseline.read(config.getoption("--baseline"))
-        option = config.getoption
+        known = baseline.read(option("--baseline"))
         config.stash[_TIMED] = tuple(
             _implementations(option("--implementation"), option("--semantics"), option("--device"), option("--builds-on"))
         )
         config.stash[_AGAINST] = None if option("--against") is None else load(option("--against"))
     except (ValueError, TypeError, ImportError, AttributeError) as error:
         raise pytest.UsageError(str(error)) from None
-    folder = config.getoption("--baseline").parent
-    if (config.getoption("--record") or config.getoption("--record-afresh")) and not folder.is_dir():
-        raise pytest.UsageError(f"--baseline is {config.getoption('--baseline')}, but {folder} is no folder")
-    config.stash[REPORT] = Report(known, config.getoption("--regress"))
+    path = option("--baseline")
+    if (option("--record") or option("--record-afresh")) and not path.parent.is_dir():
+        raise pytest.UsageError(f"--baseline is {path}, but {path.parent} is no folder")
+    config.stash[REPORT] = Report(known, option("--regress"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -19,7 +19,7 @@ Padding = list[torch.Tensor]
 
 
 def other_memory(rng: np.random.Generator) -> Padding:
-    """Let what is allocated next have other pages and addresses than what was freed before; for as long as the padding is held."""
+    """Let what is allocated next have other pages than what was freed before, and at times other addresses, while the padding is held."""
     trim = _malloc_trim()
     if trim is not None:
         trim(0)

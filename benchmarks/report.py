@@ -21,7 +21,10 @@ _UNDECIDED = ("inconclusive", "too few pairs")
 """Verdicts of comparisons that are not put into a baseline, and held against one only where they are beyond doubt."""
 
 _DOUBT = 2.0
+"""How many times as high an undecided ratio must lie to be told: a control that is off by some per cent does not double one."""
+
 _TRIED_AGAIN, _PAUSE = 2, 3.0
+"""How often what looks like a regression is measured again, and after how many seconds."""
 
 
 @dataclass
