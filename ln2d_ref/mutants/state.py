@@ -17,7 +17,7 @@ from .plant import plant
 __all__ = ["planted"]
 
 _PERIOD = 40
-_PAUSE = 1e-4  # seconds; enough for another thread to take its turn
+_PAUSE = 5e-3  # seconds; enough for another thread to take its turn, also on a busy machine
 
 
 def _address(tensor: Tensor | None) -> object:
